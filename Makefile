@@ -1,0 +1,46 @@
+# Every command a person types. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## List the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One virtual environment; each stamp is newer than the lock file it installed.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); try: make PYTHON=python3.12"; exit 1; }
+	@echo "==> creating the virtual environment .venv"
+	@$(PYTHON) -m venv .venv
+
+.venv/%.stamp: requirements/%.txt setup.cfg | .venv/bin/python
+	@echo "==> installing requirements/$*.txt (locked, with hashes)"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/$*.txt
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The longer lock files hold the shorter ones, so a larger environment serves for the smaller need.
+RUN := .venv/run.stamp
+TEST := .venv/test.stamp
+DEV := .venv/dev.stamp
+
+.PHONY: test
+test: $(TEST) ## Run the whole test suite on real PostgreSQL
+	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+.PHONY: lint
+lint: $(DEV) ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: lock
+lock: $(DEV) ## Resolve the dependencies of setup.cfg into requirements/*.txt
+	@$(BIN)/python requirements/lock.py
+
+.PHONY: clean
+clean: ## Remove the environment, reports and caches; the database under instance/ stays
+	@rm -rf .venv .venv-* reports build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

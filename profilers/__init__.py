@@ -1,0 +1,1 @@
+"""Profilers for Flask + SQLAlchemy apps, toggled by configuration."""
