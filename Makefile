@@ -18,8 +18,8 @@ help: ## List the commands
 
 .venv/%.stamp: requirements/%.txt setup.cfg | .venv/bin/python
 	@echo "==> installing requirements/$*.txt (locked, with hashes)"
-	@$(BIN)/pip install --quiet --require-hashes -r requirements/$*.txt
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install -qq --require-hashes -r requirements/$*.txt
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The longer lock files hold the shorter ones, so a larger environment serves for the smaller need.
