@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,21 +18,6 @@ def value(url: str, statement: str) -> object:
     with engine.begin() as connection:
         result = connection.exec_driver_sql(statement)
         return result.scalar() if result.returns_rows else None
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A short directory that every user may enter."""
-    path = Path(tempfile.mkdtemp(prefix="pake-test-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def folder(place: Path) -> Iterator[Path]:
-    yield place / "postgres"
-    embedded.stop(place / "postgres")
 
 
 def test_start_gives_a_url_that_answers(folder: Path) -> None:
