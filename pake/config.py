@@ -1,0 +1,220 @@
+"""Every option of the service: one typed field each, read from the environment or from `.env`.
+
+`load_settings()` reads them and reports all mistakes at once, one line each. docs/configuration.md is
+generated from this file.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+PROFILERS = frozenset({"queries", "nplusone", "slow-queries", "pyinstrument", "memory", "memray"})
+"""The built-in profilers; installed packages may add to them by the entry-point group `flask_profilers`."""
+
+MINIMUM_KEY_BYTES = 32
+"""RFC 7518 section 3.2: a key for HS256 is as long as the hash, or longer."""
+
+Names = Annotated[tuple[str, ...], NoDecode]
+"""A comma-separated list."""
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class SettingsError(Exception):
+    """The configuration is wrong; the message holds one line for each mistake."""
+
+
+class Settings(BaseSettings):
+    """The options. An argument overrides the environment, which overrides `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    pake_env: Literal["development", "production"] = Field(
+        "development", description="`production` refuses what is only convenient, such as a generated key."
+    )
+    instance_path: Path = Field(
+        Path("instance"),
+        description="Folder for the embedded database, the generated key and worker metrics.",
+    )
+    bind: str = Field(
+        "127.0.0.1:8000",
+        description="Address that Gunicorn listens on: `host:port` or `unix:path`.",
+        pattern=r"^(unix:.+|(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):\d{1,5})$",
+    )
+    allowed_hosts: Names = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host names that requests may name, comma-separated; `.example.org` stands for a domain "
+        "with its subdomains. The host of `BIND` is always allowed.",
+    )
+    max_content_length: int = Field(
+        1_048_576, ge=1024, description="Largest request body in bytes; a larger one is answered with 413."
+    )
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL URL. Unset: the embedded PostgreSQL under `INSTANCE_PATH`."
+    )
+    database_pool_size: int = Field(
+        8, ge=1, le=1000, description="Connections a worker keeps; make it the number of its threads."
+    )
+    database_pool_timeout_seconds: float = Field(
+        0.8, gt=0, le=60, description="How long a request waits for a free connection before it gets a 503."
+    )
+    database_connect_timeout_seconds: int = Field(
+        5, ge=1, le=60, description="How long opening a connection may take."
+    )
+    database_statement_timeout_ms: int = Field(
+        5000, ge=1, description="Time limit of one statement; PostgreSQL cancels it, the client gets a 503."
+    )
+
+    secret_key: SecretStr | None = Field(
+        None,
+        description=f"Key that signs tokens, at least {MINIMUM_KEY_BYTES} bytes. Unset: generated into "
+        "`INSTANCE_PATH/secret-key`, mode 0600 (refused when `PAKE_ENV=production`).",
+    )
+    access_token_minutes: int = Field(15, ge=1, le=1440, description="Life of an access token.")
+    refresh_token_days: int = Field(30, ge=1, le=365, description="Life of a refresh token.")
+    token_leeway_seconds: int = Field(
+        10, ge=0, le=120, description="Clock difference that is forgiven when a token is checked."
+    )
+    sign_in_attempts: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="Wrong passwords in a row for one name; the next try is answered with 429.",
+    )
+    sign_in_lock_seconds: int = Field(
+        900,
+        ge=1,
+        le=86_400,
+        description="How long a name stays locked after that, from the last wrong password.",
+    )
+    hashes_in_parallel: int = Field(
+        1, ge=1, le=64, description="Password hashes one worker computes at the same time."
+    )
+    hashes_waiting: int = Field(
+        4, ge=0, le=1000, description="Sign-ins of one worker that may wait for a hash; more get a quick 503."
+    )
+
+    rate_limit: str = Field(
+        "6000 per minute",
+        description="Requests from one address, in Flask-Limiter's notation, several separated by `;`. "
+        "Generous: a load test comes from one address. `none` switches it off.",
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis that counts requests for all workers. Unset: each worker counts in memory."
+    )
+
+    history_limit: int = Field(
+        20, ge=1, le=200, description="Newest health checks and metrics shown with each service."
+    )
+
+    flask_profile: Names = Field(
+        (), description="Profilers to switch on, comma-separated. See `flask profile list`."
+    )
+    sql_echo: bool = Field(False, description="Log every statement.")
+    sql_log_level: Level = Field("WARNING", description="Level of the logger `sqlalchemy.engine`.")
+    slow_query_threshold_ms: float = Field(1000, ge=0, description="A statement that takes longer is slow.")
+    log_slow_queries: bool = Field(True, description="Log slow statements.")
+    detect_n_plus_1: bool = Field(False, description="The N+1 detector without naming it in `FLASK_PROFILE`.")
+    max_queries_per_request: int = Field(
+        50, ge=1, description="More statements than this in one request: a warning and a finding."
+    )
+
+    log_level: Level = Field("INFO", description="Level of the service's own logs.")
+    log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
+
+    @field_validator("allowed_hosts", "flask_profile", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(name for part in value.split(",") if (name := part.strip()))
+        return value
+
+    @field_validator("sql_log_level", "log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("flask_profile")
+    @classmethod
+    def _known_profilers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = PROFILERS | {entry.name for entry in entry_points(group="flask_profilers")}
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"there is no profiler {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
+        return names
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        """Plain `postgresql://` means psycopg 3 since SQLAlchemy 2.1; many hosts hand out `postgres://`."""
+        if value is None:
+            return None
+        try:
+            url = make_url(value.get_secret_value())
+        except ArgumentError:
+            raise ValueError("expected a URL such as postgresql://user:password@host:5432/database") from None
+        if url.drivername not in {"postgres", "postgresql", "postgresql+psycopg2"}:
+            raise ValueError(f"expected postgresql://…, not {url.drivername}://…")
+        url = url.set(drivername="postgresql+psycopg2")
+        return SecretStr(url.render_as_string(hide_password=False))
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and (length := len(value.get_secret_value().encode())) < MINIMUM_KEY_BYTES:
+            raise ValueError(
+                f"expected at least {MINIMUM_KEY_BYTES} bytes, not {length}; make one with: "
+                "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _production(self) -> Settings:
+        if self.pake_env == "production" and self.secret_key is None:
+            raise ValueError("SECRET_KEY must be set when PAKE_ENV=production")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process.
+
+    Raises SettingsError with one line for each mistake: setting, value, what was expected.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [_mistake(entry, overrides) for entry in error.errors(include_url=False, include_input=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+_SECRET = {"database_url", "secret_key", "redis_url"}
+
+
+def _mistake(entry: Any, overrides: dict[str, Any]) -> str:
+    """One line about one of pydantic's error entries."""
+    message = str(entry["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if not entry["loc"]:
+        return f"{message} (in the environment or .env)"
+    name = str(entry["loc"][0]).lower()
+    given = overrides.get(name, os.environ.get(name.upper()))
+    value = "" if name in _SECRET or given is None else f"={given}"
+    if not message.startswith(("expected", "there is no")):
+        message = f"expected {message}"
+    return f"{name.upper()}{value}: {message} (in the environment or .env)"
