@@ -1,120 +1,74 @@
 """Where finished profiles go, shared by all workers of a host, or by several hosts.
 
-Reading it answers the questions of the CLI, the reports and the console; each answer is plain data.
+`PROFILE_STORE` (in `app.config`, or `FLASK_PROFILE_STORE` in the environment) says where: a folder, a SQLite
+file, or the URL of a PostgreSQL database. Nothing else of the app's is touched: the store has connections of
+its own. It is bounded (`Limits`), and `left_out` says what the bounds made it drop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import os
+from collections.abc import Sequence
 
-from profilers.profile import Finding, Profile
+from profilers.profile import Profile
+from profilers.storage.answers import Answers
+from profilers.storage.database import Database, StoreError
+from profilers.storage.keeper import Keeper
+from profilers.storage.rows import (
+    EndpointRow,
+    FindingRow,
+    Limits,
+    Period,
+    ProfileRow,
+    Reader,
+    StatementRow,
+    matches,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """Which profiles an answer is about; both ends are seconds since the epoch, None is open."""
-
-    since: float | None = None
-    until: float | None = None
-    name: str | None = None
-    """Only this endpoint (`GET /services`); a `*` at the end matches any rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileRow:
-    """One line of `list`: a profile without its statements."""
-
-    id: str
-    name: str
-    kind: str
-    started_at: float
-    duration: float
-    status: int
-    outcome: str
-    host: str
-    worker: int
-    statements: int
-    rows: int
-    database: float
-    """Seconds in the driver."""
-    findings: int
+__all__ = [
+    "EndpointRow",
+    "FindingRow",
+    "Limits",
+    "Period",
+    "ProfileRow",
+    "Reader",
+    "StatementRow",
+    "Store",
+    "StoreError",
+    "matches",
+    "open_store",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointRow:
-    """One line of `endpoints`; times in seconds."""
+class Store(Answers):
+    """A `Reader` that can be written to as well."""
 
-    name: str
-    requests: int
-    duration_p50: float
-    duration_p95: float
-    statements_p50: float
-    statements_p95: float
-    statements_max: int
-    rows: int
-    timings: dict[str, float]
-    """Seconds by layer, summed over the requests; `total` is all of it."""
-    findings: int
-    """Distinct findings."""
-    errors: int
-    """Answers of 500 and above, and requests that raised or were killed."""
+    def __init__(self, database: Database, limits: Limits) -> None:
+        super().__init__(database)
+        self.limits = limits
 
+    def add(self, profiles: Sequence[Profile]) -> None:
+        """Add finished, examined profiles at once; a worker uses `profilers.writer.Writer` instead.
 
-@dataclass(frozen=True, slots=True)
-class FindingRow:
-    """One line of `findings`: equal fingerprints grouped."""
+        Raises:
+            StoreError, or the driver's error: nothing was added.
+        """
+        keeper = self.keeper()
+        try:
+            keeper.write(keeper.batch(profiles))
+        finally:
+            keeper.close()
 
-    finding: Finding
-    """The newest of the group."""
-    fingerprint: str
-    endpoints: tuple[str, ...]
-    requests: int
-    statements: int
-    duration: float
-    first_seen: float
-    last_seen: float
-    last_profile: str
+    def keeper(self) -> Keeper:
+        """The writing side, for one thread."""
+        return Keeper(self.database, self.limits)
 
 
-@dataclass(frozen=True, slots=True)
-class StatementRow:
-    """One statement shape across all endpoints."""
+def open_store(where: str | os.PathLike[str], limits: Limits = Limits()) -> Store:
+    """Open, or create at first use, the store in a folder, a SQLite file or a PostgreSQL database.
 
-    shape: str
-    calls: int
-    duration: float
-    duration_max: float
-    rows: int
-    endpoints: tuple[str, ...]
-
-
-class Reader(Protocol):
-    """What the CLI, the reports, the console and the load gate ask of a store."""
-
-    def profiles(
-        self, period: Period = Period(), *, limit: int = 100, before: str | None = None
-    ) -> Sequence[ProfileRow]:
-        """Newest first; `before` is the id of the last row of the page before."""
-
-    def profile(self, profile_id: str) -> Profile | None:
-        """One profile with its statements and findings."""
-
-    def every_profile(self, period: Period = Period()) -> Iterator[Profile]:
-        """All profiles of the period, oldest first, one at a time."""
-
-    def endpoints(self, period: Period = Period()) -> Sequence[EndpointRow]:
-        """Most total time first."""
-
-    def findings(self, period: Period = Period()) -> Sequence[FindingRow]:
-        """Most time lost first."""
-
-    def statements(self, period: Period = Period(), *, limit: int = 100) -> Sequence[StatementRow]:
-        """Most total time first."""
-
-    def left_out(self) -> dict[str, int]:
-        """What the store's bounds made it drop, by kind: `profiles`, `statements`, `bytes`."""
-
-    def clear(self) -> None:
-        """Forget everything."""
+    Raises:
+        StoreError: it is neither a path nor the URL of a PostgreSQL database. Whether it can be created and
+            opened shows at the first question.
+    """
+    return Store(Database(where), limits)

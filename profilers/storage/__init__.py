@@ -1,0 +1,1 @@
+"""The store's inside: tables, batches, answers and upkeep, on SQLite or PostgreSQL."""
