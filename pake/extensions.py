@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flask import current_app
 from flask_jwt_extended import JWTManager
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -11,6 +12,9 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
+from werkzeug.local import LocalProxy
+
+from pake.config import Settings
 
 
 class Base(DeclarativeBase):
@@ -31,3 +35,6 @@ db = SQLAlchemy(model_class=Base)
 migrate = Migrate(db=db, directory=str(Path(__file__).with_name("migrations")))
 jwt = JWTManager()
 limiter = Limiter(get_remote_address)
+
+settings: Settings = LocalProxy(lambda: current_app.extensions["pake"])  # type: ignore[assignment]
+"""The settings of the current app."""

@@ -1,4 +1,4 @@
-"""Tables of accounts, sessions and sign-in attempts."""
+"""Tables of accounts, token families and sign-in attempts. All moments are the database's clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(200))
     disabled: Mapped[bool] = mapped_column(server_default=text("false"))
     tokens_valid_after: Mapped[datetime] = mapped_column(Moment, server_default=func.now())
-    """Tokens issued before this moment are refused: it moves when the password changes."""
+    """Token families born before this moment are refused: it moves when the password changes."""
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=func.now())
 
 
@@ -41,6 +41,7 @@ class TokenFamily(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     refresh_jti: Mapped[str] = mapped_column(String(36))
     """The one refresh token that may still be used; any other of the family is a replay."""
+    created_at: Mapped[datetime] = mapped_column(Moment, server_default=func.clock_timestamp())
     revoked_at: Mapped[datetime | None] = mapped_column(Moment)
     expires_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
