@@ -13,6 +13,7 @@ from pake.auth import models as auth_models  # noqa: F401 - so that migrations s
 from pake.config import Settings, SettingsError, load_settings
 from pake.extensions import db, jwt, limiter, migrate
 from pake.guard import REQUEST_ID, Guard
+from pake.registry import models as registry_models  # noqa: F401 - so that migrations see its tables
 from pake.system.views import bp as system
 
 __version__ = "0.1.0"

@@ -16,17 +16,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pake.errors import Problem
 
 
-def _without_nul(value: str) -> str:
+def without_nul(value: str) -> str:
+    """The text itself. Raises ValueError when it holds a NUL, which PostgreSQL cannot store."""
     if "\0" in value:
         raise ValueError("must not contain a NUL character")
     return value
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(without_nul)]
 """A string that PostgreSQL can store. Add limits: `Annotated[Text, Field(max_length=80)]`."""
 
 Int4 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 """An integer that fits an `integer` column."""
+
+Int8 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+"""An integer that fits a `bigint` column."""
 
 
 class In(BaseModel):

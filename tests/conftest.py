@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import flask_migrate
 import pytest
 import sqlalchemy as sa
 
-from pake import embedded
+from pake import create_app, embedded
+from pake.config import load_settings
+from pake.extensions import db
 
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
 """A test's data need not survive a power cut."""
@@ -104,8 +107,25 @@ def empty_database_url(server_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def migrated_template(server_url: str) -> str:
+    """Name of a database with the migrations of `pake` applied; the first worker makes it."""
+    name = "migrated_template"
+    with autocommit(server_url) as connection:
+        connection.exec_driver_sql("SELECT pg_advisory_lock(1)")
+        exists = sa.text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)")
+        if not connection.scalar(exists, {"name": name}):
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            url = sa.make_url(server_url).set(database=name).render_as_string(hide_password=False)
+            app = create_app(load_settings(database_url=url))
+            with app.app_context():
+                flask_migrate.upgrade()
+                db.engine.dispose()
+    return name
+
+
 @pytest.fixture
-def database_url(server_url: str) -> Iterator[str]:
+def database_url(server_url: str, migrated_template: str) -> Iterator[str]:
     """A fresh, migrated database, dropped after the test."""
-    with new_database(server_url) as url:
+    with new_database(server_url, migrated_template) as url:
         yield url

@@ -1,0 +1,1 @@
+"""The registry: services, their health checks and their metrics."""
