@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         description="Address that Gunicorn listens on: `host:port` or `unix:path`.",
         pattern=r"^(unix:.+|(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):\d{1,5})$",
     )
+    web_concurrency: int | None = Field(
+        None, ge=1, le=1000, description="Gunicorn's worker processes. Unset: one a core, two at least."
+    )
     allowed_hosts: Names = Field(
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host names that requests may name, comma-separated; `.example.org` stands for a domain "

@@ -1,0 +1,123 @@
+"""The whole server configuration: plain `gunicorn` starts the service, with a database when none is named.
+
+One process a core, each with as many threads as its pool has database connections, so a request that got a
+thread never waits for a connection. `gunicorn --bind …` and Gunicorn's other options override what is here.
+
+HUP reads the configuration again and replaces the workers; while it is wrong the old ones go on serving. The
+service's modules are loaded once, before the workers are forked, so new code needs a restart.
+"""
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import flask_migrate
+from gunicorn.arbiter import Arbiter
+
+from pake import create_app, embedded
+from pake.config import SettingsError, load_settings
+from pake.extensions import migrate
+from pake.worker import Worker
+
+try:
+    settings = load_settings()
+except SettingsError as mistakes:
+    sys.exit(str(mistakes))
+
+wsgi_app = "pake:create_app()"
+bind = settings.bind
+loglevel = settings.log_level.lower()
+
+worker_class = Worker
+workers = settings.web_concurrency or max(2, len(os.sched_getaffinity(0)))
+threads = settings.database_pool_size
+worker_connections = 2000  # of which `threads` are served, the rest idle: see pake/worker.py
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a heartbeat never waits for a disk
+
+keepalive = (
+    15  # seconds; longer than a person or a Locust user thinks, so the next request finds the connection
+)
+timeout = 30
+graceful_timeout = 30
+control_socket_disable = True  # its path would be shared by all instances of one user
+
+_postgres = settings.instance_path / "postgres"
+
+
+def on_starting(server: Arbiter) -> None:
+    """Before anything listens: what would go wrong later in many lines goes wrong here in one."""
+    _refuse_a_taken_address(server)
+    if settings.database_url is None:
+        _start_database()
+
+
+def when_ready(server: Arbiter) -> None:
+    """Make HUP try the configuration in a process of its own first: Gunicorn would end on a bad one."""
+    reload = server.reload
+
+    def reload_if_it_would_start() -> None:
+        trial = [sys.executable, "-m", "gunicorn", "--check-config", *sys.argv[1:]]
+        tried = subprocess.run(trial, capture_output=True, text=True, check=False)  # noqa: S603
+        if tried.returncode == 0:
+            reload()
+        else:
+            server.log.error("Not reloaded, the old workers go on serving: %s", tried.stderr.strip())
+
+    server.reload = reload_if_it_would_start
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """Give the worker the lowest slot that no living worker has: a replacement takes a dead one's."""
+    taken = {living.slot for living in server.WORKERS.values()}
+    worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+
+def post_fork(server: Arbiter, worker: Worker) -> None:
+    os.environ["PAKE_WORKER_SLOT"] = str(worker.slot)
+
+
+def on_exit(server: Arbiter) -> None:
+    embedded.stop(_postgres)
+
+
+def _refuse_a_taken_address(server: Arbiter) -> None:
+    if "GUNICORN_FD" in os.environ or "LISTEN_FDS" in os.environ:  # handed over, listening already
+        return
+    for address in server.address:
+        if not isinstance(address, tuple):
+            continue
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except (OSError, OverflowError) as error:
+                reason = getattr(error, "strerror", None) or error
+                host, port = address[:2]
+                sys.exit(f"cannot listen at {host}:{port} ({reason}): set BIND to another host:port")
+
+
+def _start_database() -> None:
+    connections = workers * settings.database_pool_size
+    try:
+        # Twice, because a reload runs old and new workers side by side; some more for people and tools.
+        url = embedded.start(_postgres, settings={"max_connections": str(2 * connections + 20)})
+    except embedded.EmbeddedPostgresError as error:
+        sys.exit(f"embedded PostgreSQL: {error}")
+    os.environ["DATABASE_URL"] = url
+    if not Path(migrate.directory).exists():
+        return
+    # In a child, so that the workers are forked from a process without connections and threads.
+    migration = multiprocessing.get_context("fork").Process(target=_migrate)
+    migration.start()
+    migration.join()
+    if migration.exitcode:
+        sys.exit("the database could not be migrated, see above")
+
+
+def _migrate() -> None:
+    with create_app().app_context():
+        flask_migrate.upgrade()

@@ -1,0 +1,58 @@
+"""A Gunicorn worker that shares work fairly: a connection costs a thread only while it has something to say.
+
+Three changes to Gunicorn's gthread worker. It takes a new connection only when a thread is free for it, so
+that busy workers leave the rest to idle ones (gthread counts connections, 1000 by default, and hoards). The
+kernel hands over a connection only when its first bytes are there. And where it cannot, the connection waits
+for them in the poller, while gthread lets it hold a thread for seconds.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from functools import partial
+from typing import Any
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+
+class Worker(ThreadWorker):
+    """gthread, with connections limited by free threads and by `worker_connections` altogether."""
+
+    slot: int
+    """A number from 0 that no other living worker has; a dead worker's replacement gets it again."""
+
+    @property
+    def worker_connections(self) -> int:
+        """How many connections may be open for another one to be taken."""
+        idle = len(self.keepalived_conns) + len(self.pending_conns)
+        return min(self._most_connections, idle + int(self.cfg.threads))
+
+    @worker_connections.setter
+    def worker_connections(self, most: int) -> None:
+        self._most_connections = most
+
+    def init_process(self) -> None:
+        """Begin to work, on listeners that hold silent connections back."""
+        for listener in self.sockets:
+            if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_DEFER_ACCEPT"):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
+        super().init_process()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Give the connection a thread once it has sent something."""
+        if conn.initialized or conn.wait_for_data(0):
+            super().enqueue_req(conn)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        readable: Any = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """When stopping: a connection that has sent nothing waits no longer than one that is kept alive."""
+        super()._cap_keepalive(deadline)  # type: ignore[misc]  # missing in types-gunicorn
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout or deadline, deadline)

@@ -1,0 +1,180 @@
+"""Plain `gunicorn`: starts service and database, survives faults, says in one line what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pake import embedded
+from tests.servers import command, environment, gunicorn, wait_for
+
+UNREACHABLE = "postgresql://nobody:nothing@127.0.0.1:1/nowhere"
+
+
+def alive(pid: int | None) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def refused(folder: Path, **settings: str) -> tuple[int, list[str]]:
+    """The exit status and the lines of a `gunicorn` that should not start."""
+    (folder / "gunicorn.conf.py").symlink_to(Path(__file__).parents[2] / "gunicorn.conf.py")
+    done = subprocess.run(
+        command(),
+        cwd=folder,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, [line for line in done.stderr.splitlines() if "[INFO]" not in line]
+
+
+def test_gunicorn_alone_starts_the_service_and_its_database(place: Path) -> None:
+    with gunicorn(place) as server:
+        assert server.get("/livez").status_code == 200
+        database = embedded.status(place / "instance/postgres")
+        assert database.running
+    assert server.process.returncode == 0
+    assert not alive(database.server_pid)
+
+
+def test_with_a_database_url_no_database_is_started(tmp_path: Path, database_url: str) -> None:
+    with gunicorn(tmp_path, DATABASE_URL=database_url) as server:
+        assert server.get("/livez").status_code == 200
+        assert not (tmp_path / "instance/postgres").exists()
+
+
+def test_a_database_out_of_reach_does_not_stop_the_start(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE) as server:
+        assert server.get("/livez").status_code == 200
+
+
+def test_a_killed_master_takes_workers_and_database_with_it(place: Path) -> None:
+    with gunicorn(place) as server:
+        workers = server.workers()
+        database = embedded.status(place / "instance/postgres")
+        server.process.kill()
+        server.process.wait()
+        wait_for(lambda: not any(map(alive, [*workers, database.server_pid])))
+    with gunicorn(place) as server:
+        assert server.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"FLASK_PROFILE": "nonsense"}, "FLASK_PROFILE=nonsense: there is no profiler nonsense; known are "),
+        ({"SLOW_QUERY_THRESHOLD_MS": "abc"}, "SLOW_QUERY_THRESHOLD_MS=abc: expected "),
+        ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY=0: expected "),
+        ({"DATABASE_URL": "mysql://a:secret@b/c"}, "DATABASE_URL: expected postgresql://"),
+        ({"BIND": "127.0.0.1:99999"}, "cannot listen at 127.0.0.1:99999"),
+        ({"BIND": "192.0.2.1:8000"}, "cannot listen at 192.0.2.1:8000 (Cannot assign requested address)"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_an_exit_status(
+    tmp_path: Path, settings: dict[str, str], line: str
+) -> None:
+    status, lines = refused(tmp_path, **settings)
+    assert status == 1
+    assert [text.startswith(line) for text in lines] == [True], lines
+    assert "secret" not in lines[0]
+
+
+def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
+    status, lines = refused(tmp_path, SLOW_QUERY_THRESHOLD_MS="abc", HISTORY_LIMIT="-1")
+    assert status == 1
+    assert sorted(line.partition("=")[0] for line in lines) == ["HISTORY_LIMIT", "SLOW_QUERY_THRESHOLD_MS"]
+
+
+def test_a_port_in_use_is_one_line_and_no_database_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, lines = refused(tmp_path, BIND=f"127.0.0.1:{port}")
+    assert status == 1
+    assert lines == [
+        f"cannot listen at 127.0.0.1:{port} (Address already in use): set BIND to another host:port"
+    ]
+    assert not (tmp_path / "instance/postgres").exists()
+
+
+def test_a_second_service_in_the_folder_leaves_with_one_line(place: Path) -> None:
+    with gunicorn(place) as server:
+        (place / "gunicorn.conf.py").unlink()
+        status, lines = refused(place, BIND=f"unix:{place}/second.sock")
+        assert status == 1
+        assert len(lines) == 1
+        assert f"is used by another service (process {server.process.pid})" in lines[0]
+        assert server.get("/livez").status_code == 200
+
+
+def slots(pids: list[int], log: str) -> dict[int, str]:
+    lines = [line.split() for line in log.splitlines() if line.startswith("slot ")]
+    return {int(pid): slot for _, pid, slot in lines if int(pid) in pids}
+
+
+REPORT_SLOTS = """
+from pathlib import Path
+exec(compile(Path({root!r}).read_text(), "gunicorn.conf.py", "exec"))
+
+def post_worker_init(worker):
+    print("slot", os.getpid(), os.environ["PAKE_WORKER_SLOT"], file=sys.stderr, flush=True)
+"""
+
+
+def test_a_replaced_worker_has_the_slot_of_the_dead_one(tmp_path: Path) -> None:
+    configuration = Path(__file__).parents[2] / "gunicorn.conf.py"
+    (tmp_path / "gunicorn.conf.py").write_text(REPORT_SLOTS.format(root=str(configuration)))
+    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE, WEB_CONCURRENCY="3") as server:
+        wait_for(lambda: len(slots(server.workers(), server.log)) == 3)
+        before = slots(server.workers(), server.log)
+        assert sorted(before.values()) == ["0", "1", "2"]
+        victim = next(pid for pid, slot in before.items() if slot == "1")
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: len(slots(server.workers(), server.log)) == 3 and victim not in server.workers())
+        after = slots(server.workers(), server.log)
+        assert {pid: slot for pid, slot in after.items() if pid in before} == {
+            pid: slot for pid, slot in before.items() if pid != victim
+        }
+        assert sorted(after.values()) == ["0", "1", "2"]
+
+
+def test_slots_stay_few_however_often_the_service_is_reloaded(tmp_path: Path) -> None:
+    configuration = Path(__file__).parents[2] / "gunicorn.conf.py"
+    (tmp_path / "gunicorn.conf.py").write_text(REPORT_SLOTS.format(root=str(configuration)))
+    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE, WEB_CONCURRENCY="2") as server:
+        for _ in range(3):
+            before = server.workers()
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda before=before: len(server.workers()) == 2 and not {*server.workers()} & {*before})
+        wait_for(lambda: len(slots(server.workers(), server.log)) == 2)
+        assert {*slots(server.workers(), server.log).values()} <= {"0", "1", "2", "3"}
+
+
+def test_a_reload_keeps_the_database(place: Path) -> None:
+    with gunicorn(place) as server:
+        database = embedded.status(place / "instance/postgres")
+        before = server.workers()
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(server.workers()) == 2 and not {*server.workers()} & {*before})
+        assert embedded.status(place / "instance/postgres") == database
+        assert server.get("/livez").status_code == 200
+
+
+def test_a_bad_configuration_on_reload_leaves_the_old_workers_serving(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE) as server:
+        before = server.workers()
+        (tmp_path / ".env").write_text("SLOW_QUERY_THRESHOLD_MS=abc\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "the old workers go on serving: SLOW_QUERY_THRESHOLD_MS" in server.log)
+        assert server.workers() == before
+        assert server.get("/livez").status_code == 200
+        (tmp_path / ".env").unlink()
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(server.workers()) == 2 and not {*server.workers()} & {*before})
+        assert server.get("/livez").status_code == 200
