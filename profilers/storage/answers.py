@@ -170,8 +170,6 @@ class Answers:
             with connection.transaction(write=True):
                 for table in schema.CLEARED:
                     connection.execute(f"DELETE FROM {table}")
-                connection.execute("DELETE FROM tally WHERE name <> 'epoch'")
-                connection.insert(schema.ADD_TALLY, [("epoch", 1)])
         finally:
             connection.close()
 

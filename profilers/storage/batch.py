@@ -11,7 +11,6 @@ import hashlib
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 from profilers.profile import Profile
@@ -113,7 +112,7 @@ class Names:
 
     def keep(self, text: str) -> str:
         """The form in which the text is kept."""
-        return text[:500]
+        return text[:500].replace("\0", "").encode(errors="replace").decode()
 
     def renew(self) -> None:
         """The store was cleared: every text has to be written again."""
@@ -125,7 +124,7 @@ class Shapes(Names):
 
     def keep(self, text: str) -> str:
         """The statement without values."""
-        return normalise(text)
+        return normalise(text).replace("\0", "").encode(errors="replace").decode()
 
 
 def text_id(text: str) -> int:
@@ -149,14 +148,8 @@ class Batch:
         self.finding_sums: defaultdict[tuple[int, int, int], list[Any]] = defaultdict(lambda: [0, 0, 0.0])
         self.statements_left_out = 0
 
-    def add_all(self, profiles: Iterable[Profile]) -> Batch:
-        """Add profiles; those without an id are given one."""
-        for profile in profiles:
-            self.add(profile)
-        return self
-
     def add(self, profile: Profile) -> None:
-        """Add one profile."""
+        """Add one profile; it is given an id if it has none."""
         if not profile.id:
             profile.id = new_id(profile.started_at)
         slot = int(profile.started_at) // SLOT * SLOT

@@ -41,6 +41,8 @@ class Connection:
     def __init__(self, driver: Any, *, sqlite: bool) -> None:
         self.driver = driver
         self.sqlite = sqlite
+        self.inode = 0
+        """Of the SQLite file."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Run one statement, written with `?`, and return the driver's cursor."""
@@ -109,7 +111,24 @@ class Database:
     @property
     def errors(self) -> type[Exception]:
         """The driver's base exception."""
-        return sqlite3.Error if self.url is None else self._driver().Error
+        return self._driver().Error  # type: ignore[no-any-return]
+
+    @property
+    def refusals(self) -> tuple[type[Exception], ...]:
+        """The driver's exceptions that trying again does not cure."""
+        driver = self._driver()
+        return (driver.DataError, driver.IntegrityError, driver.ProgrammingError, driver.NotSupportedError)
+
+    def is_gone(self, connection: Connection) -> bool:
+        """Whether the connection's file was deleted or replaced under it."""
+        if self.path is None:
+            return False
+        try:
+            gone = self.path.stat().st_ino != connection.inode
+        except OSError:
+            gone = True
+        self._ready = self._ready and not gone
+        return gone
 
     def connect(self) -> Connection:
         """Open a connection, creating the store when there is none.
@@ -136,6 +155,7 @@ class Database:
                 connection = self._prepare_sqlite(connection)
                 self._ready = True
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.inode = self.path.stat().st_ino
         except BaseException:
             connection.close()
             raise
@@ -166,8 +186,7 @@ class Database:
         return connection
 
     def _driver(self) -> Any:
-        assert self.url is not None
-        return self.url.get_dialect().import_dbapi()
+        return self.url.get_dialect().import_dbapi() if self.url is not None else sqlite3
 
     def _connect_postgresql(self) -> Connection:
         assert self.url is not None

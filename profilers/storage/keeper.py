@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from profilers.profile import Profile
 from profilers.storage import schema
@@ -28,9 +29,16 @@ class Keeper:
         self._epoch: int | None = None
         self._next_upkeep = 0.0
 
-    def batch(self, profiles: Sequence[Profile]) -> Batch:
+    def new_batch(self) -> Batch:
+        """An empty batch for `write`."""
+        return Batch(self._endpoints, self._shapes, self._findings, self._sampler)
+
+    def batch(self, profiles: Iterable[Profile]) -> Batch:
         """Sum up profiles for `write`."""
-        return Batch(self._endpoints, self._shapes, self._findings, self._sampler).add_all(profiles)
+        batch = self.new_batch()
+        for profile in profiles:
+            batch.add(profile)
+        return batch
 
     def write(self, batch: Batch, profiles_left_out: int = 0) -> None:
         """Write a batch in one transaction; writing the same batch again after a failure adds nothing twice.
@@ -55,6 +63,8 @@ class Keeper:
     @property
     def connection(self) -> Connection:
         """The open connection, opened if need be."""
+        if self._connection is not None and self.database.is_gone(self._connection):
+            self.close()
         if self._connection is None:
             self._connection = self.database.connect()
         return self._connection
@@ -101,14 +111,15 @@ class Keeper:
         connection.insert(schema.ADD_TALLY, [item for item in tally.items() if item[1]])
 
     def _write_names(self, connection: Connection) -> None:
-        """After a `clear` by anyone, every name this process knows has to be written again."""
+        """In a store that was cleared or replaced, every name this process knows has to be written again."""
         row = connection.execute("SELECT value FROM tally WHERE name = 'epoch'").fetchone()
-        epoch = row[0] if row else 0
-        if epoch != self._epoch:
-            if self._epoch is not None:
-                for names in (self._endpoints, self._shapes):
-                    names.renew()
-            self._epoch = epoch
+        if row is None:
+            row = (secrets.randbits(62),)
+            connection.insert(schema.ADD_TALLY, [("epoch", *row)])
+        if row[0] != self._epoch:
+            self._epoch = row[0]
+            for names in (self._endpoints, self._shapes):
+                names.renew()
 
 
 def merge_endpoints(connection: Connection, additions: dict[tuple[int, int, int], Sums]) -> None:

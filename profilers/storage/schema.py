@@ -13,7 +13,11 @@ SLOT = SLOTS[0][1]
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS tally (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
-CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS control (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS worker (
+    host TEXT NOT NULL, pid INTEGER NOT NULL, seen DOUBLE PRECISION NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (host, pid)
+);
 CREATE TABLE IF NOT EXISTS endpoint (id BIGINT PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS shape (id BIGINT PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS profile (
@@ -51,7 +55,7 @@ CREATE TABLE IF NOT EXISTS finding_slot (
 """
 
 SUMS = ("endpoint_slot", "statement_slot", "finding_slot")
-CLEARED = ("profile", "detail", *SUMS, "finding", "endpoint", "shape")
+CLEARED = ("profile", "detail", *SUMS, "finding", "endpoint", "shape", "tally")
 """Tables that `clear` empties."""
 
 ADD_TALLY = (

@@ -1,0 +1,271 @@
+"""Names the request that was running when its worker was killed, and the line it had come to.
+
+Every worker notes its running requests in a file that it maps into memory: a note costs about as much as two
+assignments, and it stays when the worker is killed with SIGKILL, by the kernel for its memory or by Gunicorn
+for its silence. The other workers, or those of the next start, find the notes of the dead and add them to the
+store: "killed after 29.8 s in GET /x at api.py:41".
+
+A worker holds a lock on its part of the file (POSIX record locks: the kernel gives them back however a
+process ends), so no process id is ever mistaken. Where there are no such locks (Windows) nothing is noted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from profilers.profile import Finding, Location, Profile
+from profilers.storage.database import make_private
+
+if sys.platform != "win32":
+    import fcntl
+
+WORKERS = 128
+"""Parts of the file; a worker that finds none free notes nothing."""
+REQUESTS = 64
+"""Requests of one worker that run at once; further ones are not noted."""
+LINE_SECONDS = 0.8
+"""Requests that have run for longer have their line noted, twice a second."""
+
+# A request's name and, last, when it started: written in that order, so that a note cut short says nothing.
+_REQUEST = struct.Struct("<d200sd")
+_NOTED, _STARTED = 0, _REQUEST.size - 8
+# Where it is: resident memory, line, file, function, last statement.
+_LINE = struct.Struct("<QI200s80s300s")
+_SLOT = 1024
+_HEADER = struct.Struct("<QddB")  # process id, last sign of life, when it was timed out, whether it was
+_PART = _SLOT * (REQUESTS + 1)
+_TIME = struct.Struct("<d")
+
+Locate = Callable[[FrameType], Location | None]
+"""The innermost line of the project on a stack."""
+
+
+@dataclass(frozen=True)
+class _Running:
+    thread: int
+    started: float
+    profile: Profile | None
+
+
+class WorkerSlots:
+    """The notes of this process, and of those that died. One for each file in a process: `WorkerSlots.of`."""
+
+    _opened: dict[Path, WorkerSlots] = {}  # noqa: RUF012 (closing a file twice opened would free its locks)
+    _opening = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        make_private(path)
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if os.fstat(self._file).st_size < WORKERS * _PART:
+            os.ftruncate(self._file, WORKERS * _PART)  # sparse: only what is used takes room
+        self._map = mmap.mmap(self._file, WORKERS * _PART)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._part = -1
+        self._free: deque[int] = deque()
+        self._running: dict[int, _Running] = {}
+
+    @classmethod
+    def of(cls, path: Path) -> WorkerSlots:
+        """The notes in a file, created when there is none.
+
+        Raises:
+            OSError: it cannot be created or opened.
+        """
+        path = path.absolute()
+        with cls._opening:
+            if path not in cls._opened:
+                cls._opened[path] = cls(path)
+            return cls._opened[path]
+
+    def claim(self) -> bool:
+        """Take a part of the file for this process; False when there is none."""
+        if self._part >= 0:
+            return True
+        for part in range(WORKERS):
+            if not self._lock(part):
+                continue
+            if self._header(part)[0]:  # of a dead worker, not yet told
+                self._unlock(part)
+                continue
+            self._part = part
+            self._free.extend(part * _PART + _SLOT * number for number in range(1, REQUESTS + 1))
+            self._write_header(os.getpid())
+            return True
+        return False
+
+    def begin(self, name: str, profile: Profile | None = None) -> int:
+        """Note a request that begins in this thread; returns its slot for `end`, or 0 when none is free."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            return 0
+        started = time.time()
+        _REQUEST.pack_into(self._map, slot, 0.0, name.encode(errors="replace"), started)
+        self._running[slot] = _Running(threading.get_ident(), started, profile)
+        return slot
+
+    def end(self, slot: int) -> None:
+        """The request of this slot has ended."""
+        if slot and self._running.pop(slot, None) is not None:
+            _TIME.pack_into(self._map, slot + _STARTED, 0.0)
+            self._free.append(slot)
+
+    def note_lines(
+        self,
+        locate: Locate,
+        last_statement: Callable[[Profile], str] = lambda _: "",
+        older_than: float = LINE_SECONDS,
+    ) -> None:
+        """Give a sign of life, and note where each request is that has run for longer than some seconds."""
+        if self._part < 0:
+            return
+        now = time.time()
+        self._write_header(os.getpid(), seen=now)
+        old = [item for item in list(self._running.items()) if now - item[1].started > older_than]
+        if not old:
+            return
+        memory = _resident_memory()
+        frames = sys._current_frames()
+        for slot, request in old:
+            frame = frames.get(request.thread)
+            place = locate(frame) if frame is not None else None
+            shape = last_statement(request.profile) if request.profile is not None else ""
+            self._note(slot, now, memory, place, shape)
+            if self._running.get(slot) is not request:  # it ended meanwhile, and its slot may be another's
+                _TIME.pack_into(self._map, slot + _NOTED, 0.0)
+
+    def _note(self, slot: int, now: float, memory: int, place: Location | None, shape: str) -> None:
+        file, line, function = place or ("", 0, "")
+        texts = (text.encode(errors="replace") for text in (file[-200:], function, shape))
+        _LINE.pack_into(self._map, slot + _REQUEST.size, memory, line, *texts)
+        _TIME.pack_into(self._map, slot + _NOTED, now)
+
+    def abort(self, locate: Locate, last_statement: Callable[[Profile], str] = lambda _: "") -> None:
+        """The server gave this worker up (Gunicorn's `worker_abort`): its requests have timed out."""
+        if self._part >= 0:
+            self.note_lines(locate, last_statement, older_than=0.0)
+            self._write_header(os.getpid(), timed_out=time.time())
+            self._running = {}  # `end` no longer rubs them out: whoever finds them tells
+
+    def close(self) -> None:
+        """Give the part back, at an orderly end; requests that still run are left for others to tell."""
+        if self._part >= 0 and not self._running and not self._header(self._part)[3]:
+            _HEADER.pack_into(self._map, self._part * _PART, 0, 0.0, 0.0, 0)
+            self._unlock(self._part)
+            self._reset()
+
+    def collect_dead(self) -> list[Profile]:
+        """Profiles of requests that ended with their workers; each is told once, to whoever asks first."""
+        found: list[Profile] = []
+        for part in range(WORKERS):
+            if part != self._part and self._header(part)[0] and self._lock(part):
+                try:
+                    found.extend(self._requests_of(part))
+                    self._map[part * _PART : (part + 1) * _PART] = bytes(_PART)
+                finally:
+                    self._unlock(part)
+        return found
+
+    def _requests_of(self, part: int) -> Iterator[Profile]:
+        pid, seen, timed_out_at, timed_out = self._header(part)
+        # A death that is found at once has just happened; otherwise the last sign of life is nearest to it.
+        ended = timed_out_at or (now if (now := time.time()) - seen < 2 else seen)
+        for slot in range(part * _PART + _SLOT, (part + 1) * _PART, _SLOT):
+            noted, name, started = _REQUEST.unpack_from(self._map, slot)
+            if not started:
+                continue
+            profile = Profile(
+                name=_text(name),
+                started_at=started,
+                duration=max(0.0, ended - started),
+                host=socket.gethostname(),
+                worker=pid,
+                outcome="timed_out" if timed_out else "killed",
+            )
+            place, last_statement = None, ""
+            if noted:
+                memory, line, file, function, shape = _LINE.unpack_from(self._map, slot + _REQUEST.size)
+                place = Location(_text(file), line, _text(function)) if file[0] else None
+                profile.counters["rss"] = memory
+                last_statement = _text(shape)
+            profile.findings.append(_finding(profile, place, last_statement))
+            yield profile
+
+    def _header(self, part: int) -> tuple[int, float, float, int]:
+        return _HEADER.unpack_from(self._map, part * _PART)
+
+    def _write_header(self, pid: int, seen: float | None = None, timed_out: float = 0.0) -> None:
+        _HEADER.pack_into(
+            self._map, self._part * _PART, pid, seen or time.time(), timed_out, int(bool(timed_out))
+        )
+
+    def _lock(self, part: int) -> bool:
+        if sys.platform == "win32":
+            return False
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, _PART, part * _PART)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(self, part: int) -> None:
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_UN, _PART, part * _PART)
+
+
+def _finding(profile: Profile, place: Location | None, last_statement: str) -> Finding:
+    message = f"{profile.outcome.replace('_', ' ')} after {profile.duration:.1f} s in {profile.name}"
+    if place:
+        message += f" at {place.file}:{place.line}"
+    if last_statement:
+        message += f"; its last statement was {last_statement}"
+    return Finding(
+        kind="lost_request",
+        cause=profile.outcome,
+        subject=profile.name,
+        count=1,
+        location=place,
+        message=message,
+        fix="Bound what it waits for (statement and connection time-outs), or move it to a job.",
+        duration=profile.duration,
+        details={**profile.counters, **({"last_statement": last_statement} if last_statement else {})},
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.rstrip(b"\0").decode(errors="replace")
+
+
+def _resident_memory() -> int:
+    """Bytes; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError):
+        return 0
+    return pages * mmap.PAGESIZE
+
+
+def _after_fork() -> None:
+    WorkerSlots._opening = threading.Lock()
+    for slots in WorkerSlots._opened.values():
+        slots._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,148 @@
+"""Switches reach every worker through the store, apply to what they name, and end by themselves."""
+
+import time
+
+import pytest
+
+from profilers import switches
+from profilers.store import open_store
+from profilers.switches import Plan, Switch, SwitchError, Switches, WorkerStatus
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "profiles")
+
+
+def plan(store, *configured, sampling=1.0, after=0.0) -> Plan:
+    """What a worker makes of the store some seconds later."""
+    return Plan(configured, switches.status(store).switches.at(time.time() + after), sampling)
+
+
+def test_what_was_switched_on_is_chosen(store):
+    switches.turn_on(store, ["nplusone"])
+    assert plan(store).choose("GET /") == ("nplusone",)
+    assert plan(store, "queries").choose("GET /") == ("queries", "nplusone")
+
+
+def test_it_ends_by_itself(store):
+    switches.turn_on(store, ["nplusone"], seconds=600)
+    assert plan(store, after=590).choose("GET /") == ("nplusone",)
+    assert plan(store, after=601).choose("GET /") == ()
+
+
+def test_only_the_endpoint_it_names(store):
+    switches.turn_on(store, ["nplusone"], endpoint="GET /services*")
+    switched = plan(store, "queries")
+    assert switched.choose("GET /services/<int:id>") == ("queries", "nplusone")
+    assert switched.choose("POST /services") == ("queries",)
+
+
+def test_only_a_sample(store):
+    switches.turn_on(store, ["nplusone"], sample=0.05)
+    switched = plan(store)
+    chosen = sum(bool(switched.choose("GET /")) for _ in range(10_000))
+    assert 300 < chosen < 700
+
+
+def test_switched_again_the_later_one_counts(store):
+    switches.turn_on(store, ["nplusone"], sample=0.5, seconds=60)
+    state = switches.turn_on(store, ["nplusone"], sample=1.0, seconds=120)
+    assert [item.sample for item in state.on] == [1.0]
+
+
+def test_off_ends_everything_also_what_the_configuration_names(store):
+    switches.turn_on(store, ["nplusone"])
+    switches.turn_off(store)
+    assert plan(store, "queries").choose("GET /") == ()
+
+
+def test_off_for_a_time_resumes_by_itself(store):
+    switches.turn_off(store, seconds=60)
+    assert plan(store, "queries", after=59).choose("GET /") == ()
+    assert plan(store, "queries", after=61).choose("GET /") == ("queries",)
+
+
+def test_off_by_name_leaves_the_others(store):
+    switches.turn_on(store, ["nplusone", "pyinstrument"])
+    switches.turn_off(store, ["nplusone", "queries"])
+    assert plan(store, "queries", "slow-queries").choose("GET /") == ("slow-queries", "pyinstrument")
+
+
+def test_on_without_a_name_resumes_the_configuration(store):
+    switches.turn_off(store)
+    switches.turn_on(store)
+    assert plan(store, "queries").choose("GET /") == ("queries",)
+
+
+def test_on_by_name_wakes_a_resting_profiler(store):
+    switches.turn_off(store, ["queries"])
+    switches.turn_on(store, ["queries"])
+    assert plan(store, "queries").choose("GET /") == ("queries",)
+
+
+def test_the_brake_leaves_out_whole_requests():
+    braked = Plan(["queries"], Switches(), sampling=0.25)
+    chosen = sum(bool(braked.choose("GET /")) for _ in range(10_000))
+    assert 2000 < chosen < 3000
+
+
+def test_status_shows_switches_and_workers(store):
+    switches.turn_on(store, ["nplusone"], "GET /services*", 0.05, 600)
+    worker = WorkerStatus("web-1", 17, time.time(), sampling=0.5, cost=0.031, left_out=4)
+    gone = WorkerStatus("web-1", 16, time.time() - 60, sampling=1.0, cost=0.0, left_out=0)
+    with store.database.connect().transaction(write=True) as connection:
+        switches.say(connection, worker)
+        switches.say(connection, gone)
+
+    status = switches.status(store)
+
+    (switch,) = status.switches.on
+    assert switch == Switch(("nplusone",), "GET /services*", 0.05, switch.until)
+    assert status.workers == (worker,)
+
+
+def test_nothing_was_ever_switched(store):
+    assert switches.status(store).switches == Switches()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"profilers": ["nplus1"], "known": ["queries", "nplusone"]}, "unknown profiler nplus1: known are"),
+        ({"profilers": ["queries"], "sample": 0}, "sample 0: expected more than 0"),
+        ({"profilers": ["queries"], "sample": 5}, "sample 5: expected more than 0 and at most 1"),
+        ({"profilers": ["queries"], "seconds": 0.1}, "time 0.1 s: expected from 1 second to 24 hours"),
+        ({"profilers": ["queries"], "seconds": 1e6}, "expected from 1 second to 24 hours"),
+        ({"profilers": ["queries"], "endpoint": "GET /*/x"}, "with \\* at its end only"),
+        ({"profilers": ["queries"], "endpoint": ""}, "expected a name such as"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(store, arguments, message):
+    with pytest.raises(SwitchError, match=message):
+        switches.turn_on(store, **arguments)
+    assert switches.status(store).switches == Switches()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("30s", 30), ("10m", 600), ("2h", 7200), ("1.5h", 5400)]
+)
+def test_times_are_read(text, seconds):
+    assert switches.parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("100%", 1.0), ("1", 1.0)])
+def test_shares_are_read(text, share):
+    assert switches.parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "ten", "-5m", "5d", "1e9"])
+def test_other_times_are_refused(text):
+    with pytest.raises(SwitchError, match="expected such as"):
+        switches.parse_seconds(text)
+
+
+@pytest.mark.parametrize("text", ["", "half", "-5%"])
+def test_other_shares_are_refused(text):
+    with pytest.raises(SwitchError, match="expected such as"):
+        switches.parse_share(text)
