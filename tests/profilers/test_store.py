@@ -4,6 +4,7 @@ import sqlite3
 import stat
 
 import pytest
+import sqlalchemy
 
 from profilers.profile import Finding, Location, Profile, Statement
 from profilers.store import Limits, Period, Store, StoreError, open_store
@@ -13,8 +14,18 @@ TEMPLATE = Location("shop/render.py", 20, "row")
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
+def file_store(tmp_path) -> Store:
     return open_store(tmp_path / "profiles")
+
+
+@pytest.fixture(params=["file_store", "postgresql_store"])
+def store(request) -> Store:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def postgresql_store(empty_database_url) -> Store:
+    return open_store(empty_database_url)
 
 
 def statement(shape="SELECT id FROM post WHERE id = ?", duration=0.002, rows=1, **more) -> Statement:
@@ -140,19 +151,22 @@ def test_statements_are_summed_up_by_shape_across_endpoints(store):
     assert other.endpoints == ("GET /b", "GET /posts")
 
 
-def test_a_literal_in_a_statement_never_reaches_the_file(store):
-    store.add(
+def test_a_literal_in_a_statement_never_reaches_the_file(file_store):
+    file_store.add(
         [profile(statements=[statement("SELECT * FROM card WHERE number = '4111-canary' AND cvc = 987321")])]
     )
-    assert [row.shape for row in store.statements()] == ["SELECT * FROM card WHERE number = ? AND cvc = ?"]
-    written = b"".join(file.read_bytes() for file in store.database.path.parent.iterdir())
+    assert [row.shape for row in file_store.statements()] == [
+        "SELECT * FROM card WHERE number = ? AND cvc = ?"
+    ]
+    written = b"".join(file.read_bytes() for file in file_store.database.path.parent.iterdir())
     assert b"canary" not in written
     assert b"987321" not in written
 
 
-def test_two_workers_add_up(store, tmp_path):
-    for worker in (open_store(tmp_path / "profiles"), open_store(tmp_path / "profiles")):
-        worker.add([profile(statements=[statement()], findings=[finding()])])
+def test_two_workers_add_up(store):
+    for worker in (store.keeper(), store.keeper()):
+        worker.write(worker.batch([profile(statements=[statement()], findings=[finding()])]))
+        worker.close()
     (endpoint,) = store.endpoints()
     assert (endpoint.requests, endpoint.statements_max) == (2, 1)
     assert store.statements()[0].calls == 2
@@ -278,9 +292,9 @@ def test_clear_forgets_everything_also_for_workers_that_go_on(store):
     assert store.statements()[0].shape == "SELECT id FROM post WHERE id = ?"
 
 
-def test_only_its_owner_can_read_the_store(store):
-    store.add([profile()])
-    folder = store.database.path.parent
+def test_only_its_owner_can_read_the_store(file_store):
+    file_store.add([profile()])
+    folder = file_store.database.path.parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
 
@@ -323,3 +337,32 @@ def test_another_database_is_refused_in_one_line(where):
     with pytest.raises(StoreError, match="expected a path or postgresql://") as caught:
         open_store(where)
     assert "secret" not in str(caught.value)
+
+
+def test_text_that_no_database_takes_is_mended(store):
+    store.add([profile("GET /a\0b\udcff", statements=[statement("SELECT a\0 \udcff")])])
+    assert store.endpoints()[0].name == "GET /ab?"
+    assert store.statements()[0].shape == "SELECT a ?"
+
+
+def test_the_tables_stay_out_of_sight_of_the_apps_migrations(postgresql_store, empty_database_url):
+    postgresql_store.add([profile()])
+    engine = sqlalchemy.create_engine(empty_database_url, poolclass=sqlalchemy.NullPool)
+    assert sqlalchemy.inspect(engine).get_table_names() == []
+
+
+def test_no_listener_of_the_app_sees_the_stores_own_statements(store):
+    seen = []
+
+    def listener(*arguments):
+        seen.append(arguments)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", listener)
+    sqlalchemy.event.listen(sqlalchemy.Pool, "connect", listener)
+    try:
+        store.add([profile()])
+        store.endpoints()
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", listener)
+        sqlalchemy.event.remove(sqlalchemy.Pool, "connect", listener)
+    assert seen == []
