@@ -23,18 +23,24 @@ environment as `FLASK_PROFILE_PAYLOAD_LIMIT_KB`) sets its option.
 The life of a profiler in a process, in order: `on_app` once, `on_worker_start` once in each worker (after
 the fork), then for each profiled request or block `on_start` and `on_finish` in its thread and `examine`
 after the response has been sent, and `on_worker_exit` once. A hook that raises never changes a response:
-the failure is counted, logged once, and after repeated failures the profiler is switched off.
+the failure is counted, logged once, and after `MAX_FAILURES` of them the profiler is switched off.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     from flask import Flask
 
     from profilers.profile import Profile
+
+log = logging.getLogger("profilers")
+
+MAX_FAILURES = 3
+"""A profiler of which this many hooks have raised in a process is switched off there."""
 
 OptionsT = TypeVar("OptionsT")
 
@@ -60,6 +66,8 @@ class Profiler(Generic[OptionsT]):
     """What `FLASK_PROFILE` calls it; lower case, words joined by hyphens."""
     options_class: ClassVar[type[Any]] = NoOptions
     needs: ClassVar[frozenset[Need]] = frozenset()
+    failures: int = 0
+    """How often a hook has raised in this process."""
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -85,3 +93,17 @@ class Profiler(Generic[OptionsT]):
 
     def on_worker_exit(self) -> None:
         """Called once as the process ends in order."""
+
+
+def call_hook(profiler: Profiler[Any], hook: str, *args: Any) -> None:
+    """Call one hook of one profiler, and survive it; one that failed too often is not called at all."""
+    if profiler.failures >= MAX_FAILURES:
+        return
+    try:
+        getattr(profiler, hook)(*args)
+    except Exception:
+        profiler.failures += 1
+        if profiler.failures == 1:
+            log.exception("profiler %s failed in %s; the app is not affected", profiler.name, hook)
+        if profiler.failures == MAX_FAILURES:
+            log.error("profiler %s failed %d times and is switched off", profiler.name, MAX_FAILURES)  # noqa: TRY400

@@ -1,0 +1,481 @@
+"""Collects what SQLAlchemy does while a request or block is profiled, from its own events.
+
+Works for plain SQLAlchemy, Flask-SQLAlchemy and Flask-SQLAlchemy-Lite, for several engines and threads.
+Every statement pays for what is done here, so it is noted as one tuple (`Record`), and text, lines and
+verdicts are made of it after the response was sent, if anybody asks.
+
+What the ORM was loading is read from the execution itself: its load options name the instance that a lazy
+load or a refresh is for, and the compiled statement knows the relationship. That costs no event of the
+session, and touches neither the statement nor its cache key.
+
+Where the parents of a lazy load came from is told by the number that SQLAlchemy gives to each load (`runid`):
+an instance carries that of the load which filled it, and a number drawn after each statement bounds it from
+below. So the statement that queried the parents is found without following a single instance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.orm import Session, loading
+from sqlalchemy.pool import Pool
+
+from profilers.location import Site, find_site, resolve
+from profilers.plugin import Need
+from profilers.profile import Profile, Statement
+from profilers.shapes import normalise
+
+log = logging.getLogger("profilers")
+
+MAX_RECORDS = 2_000
+"""Statements kept of one profile; of the rest only sums by line and statement are kept."""
+MAX_SUMS = 1_000
+MAX_TEXT = 64_000
+"""Characters kept of one statement's text."""
+
+LAZY, COLUMNS = 1, 2
+"""What a statement loads for an instance that is there already: a relationship, or columns."""
+
+
+class Record(NamedTuple):
+    """One statement as it was noted; `Statement` is what becomes of it."""
+
+    started: float
+    """`time.perf_counter()`, as `ended`."""
+    ended: float
+    rows: int
+    parameters: int
+    site: Site | None
+    sql: Any
+    """The compiled statement (shared by all its executions), or the text."""
+    load: int
+    """`LAZY`, `COLUMNS` or 0."""
+    parent: Any
+    """Identity key of the instance that is loaded for."""
+    parent_run: int
+    """Number of the load that filled that instance; 0 when it was not loaded."""
+    expired: frozenset[str] | None
+    """Attributes of the instance that had been expired; None when all had."""
+    mark: int
+    """Loads numbered from here up to the next record's mark come from this statement."""
+    flush: int
+    """Which flush of the profile it belongs to; 0 for none."""
+    executemany: bool
+    engine: Any
+    error: str
+
+    @property
+    def text(self) -> str:
+        """The statement's text as compiled; empty for text, which may hold values."""
+        return "" if isinstance(self.sql, str) else self.sql.string or ""
+
+
+class Sum:
+    """Statements of one line beyond `MAX_RECORDS`."""
+
+    __slots__ = ("count", "duration", "rows", "sample")
+
+    def __init__(self, sample: Record) -> None:
+        self.sample = sample
+        self.count = 0
+        self.duration = 0.0
+        self.rows = 0
+
+    def add(self, record: Record) -> None:
+        self.count += 1
+        self.duration += record.ended - record.started
+        self.rows += max(record.rows, 0)
+
+
+class Recording(Profile):
+    """A profile that is being collected. `statements` are made of the records when they are first read."""
+
+    __slots__ = (
+        "_statements", "begun", "boundaries", "dialect", "dropped", "endpoint", "finished", "flushes", "held",
+        "needs", "notes", "outer", "overflow", "records", "wants", "whole_body",
+    )  # fmt: skip
+
+    def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
+        self.begun = time.perf_counter()
+        self._statements: list[Statement] | None
+        Profile.__init__(self, name, time.time(), kind=kind)
+        self.endpoint = ""
+        """Flask's name of the view."""
+        self.records: list[Record] = []
+        self.overflow: dict[tuple[Any, ...], Sum] = {}
+        self.boundaries: list[tuple[float, str]] = []
+        """When a transaction ended, and how: `commit` or `rollback`."""
+        self.flushes = 0
+        self.held: dict[int, float] = {}
+        self.outer = outer
+        self.dialect: Any = None
+        """Only the statements of the engine that this dialect belongs to are collected; None for all."""
+        self.finished = False
+        self.dropped = False
+        """Nobody wants it: nothing more is collected, and it is not handed on."""
+        self.whole_body = False
+        """The response's body was there before it was sent."""
+        self.wants: Callable[[str], bool] | None = None
+        self.needs: frozenset[Need] = needs | outer.needs if outer else needs
+        self.notes: dict[str, Any] = {}
+        """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
+
+    @property
+    def statements(self) -> list[Statement]:
+        if self._statements is None or (not self.finished and len(self._statements) != len(self.records)):
+            self._statements = [_statement(record, self.begun) for record in self.records]
+        return self._statements
+
+    @statements.setter
+    def statements(self, value: list[Statement]) -> None:
+        self._statements = value or None
+
+    @property
+    def statement_count(self) -> int:
+        return len(self.records) + self.left_out
+
+    def add(self, record: Record) -> None:
+        """Keep the record, or count it when the profile is full."""
+        if len(self.records) < MAX_RECORDS:
+            self.records.append(record)
+            return
+        self.left_out += 1
+        site = record.site
+        key: tuple[Any, ...] = (site and (id(site.code), site.instruction), record.text, record.load)
+        total = self.overflow.get(key)
+        if total is None:
+            if len(self.overflow) >= MAX_SUMS:
+                key = ()
+            total = self.overflow.setdefault(key, Sum(record))
+        total.add(record)
+
+    def finish(self) -> None:
+        """Take the time; nothing is added to the profile afterwards."""
+        ended = time.perf_counter()
+        self.duration = ended - self.begun
+        for since in self.held.values():
+            self.held_for(ended - since)
+        self.held.clear()
+        self.finished = True
+
+    def complete(self) -> None:
+        """Sum up what was collected: `timings`, `counters`. Called once, off the request."""
+        if self.needs:
+            seconds = sum(record.ended - record.started for record in self.records)
+            rows = sum(record.rows for record in self.records if record.rows > 0)
+            self.timings["database"] = seconds + sum(total.duration for total in self.overflow.values())
+            self.counters["rows"] = rows + sum(total.rows for total in self.overflow.values())
+
+    def held_for(self, seconds: float) -> None:
+        """Add the time for which a connection was held."""
+        self.timings["connection_hold"] = self.timings.get("connection_hold", 0.0) + seconds
+
+    def count(self, name: str) -> None:
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+
+def shape_of(record: Record) -> str:
+    """The statement's text without values."""
+    sql = record.sql
+    if isinstance(sql, str):
+        return normalise(sql, record.engine.dialect.name)
+    shape: str | None = sql.__dict__.get("_profilers_shape")
+    if shape is None:
+        shape = sql._profilers_shape = normalise(str(sql)[:MAX_TEXT], sql.dialect.name)
+    return shape
+
+
+_KEY = os.urandom(16)
+
+
+def keyed_hash(value: int) -> int:
+    """A number that tells equal from different in this process, and nothing else to anybody."""
+    digest = hashlib.blake2b(value.to_bytes(8, "little", signed=True), key=_KEY, digest_size=6)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _statement(record: Record, begun: float) -> Statement:
+    return Statement(
+        shape=shape_of(record),
+        started=record.started - begun,
+        duration=record.ended - record.started,
+        rows=record.rows,
+        location=resolve(record.site) if record.site else None,
+        parameters=keyed_hash(record.parameters),
+        executemany=record.executemany,
+        database=record.engine.url.database or "",
+        error=record.error,
+    )
+
+
+current: ContextVar[Recording | None] = ContextVar("profilers_recording", default=None)
+"""The innermost recording of this thread or task."""
+
+watch: Callable[[Recording, Site | None, Any], None] | None = None
+"""Called before each statement with its recording, site and engine: what a killed request was doing."""
+
+_record = tuple.__new__
+_new_run = loading._new_runid
+_TEXT_TYPES = (tuple, list)
+
+
+def _before_cursor_execute(
+    conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    recording = current.get()
+    if recording is None or not recording.needs or _failures >= MAX_FAILURES:
+        return
+    try:
+        site = find_site(sys._getframe(1))
+        if watch is not None:
+            watch(recording, site, conn.engine)
+        context._profilers_begun = (recording, site, time.perf_counter())
+    except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
+        _failed()
+
+
+def _after_cursor_execute(
+    conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    try:
+        recording, site, started = context._profilers_begun
+    except (AttributeError, TypeError):
+        return
+    try:
+        ended = time.perf_counter()
+        context._profilers_begun = None
+        _note(recording, site, started, ended, cursor.rowcount, statement, parameters, context, executemany)
+    except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
+        _failed()
+
+
+def _handle_error(failure: ExceptionContext) -> None:
+    context: Any = failure.execution_context
+    try:
+        recording, site, started = context._profilers_begun
+    except (AttributeError, TypeError):
+        return
+    try:
+        ended = time.perf_counter()
+        context._profilers_begun = None
+        error = type(failure.original_exception).__name__
+        _note(
+            recording,
+            site,
+            started,
+            ended,
+            -1,
+            failure.statement or "",
+            failure.parameters,
+            context,
+            False,
+            error,
+        )
+    except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
+        _failed()
+
+
+def _note(
+    recording: Recording,
+    site: Site | None,
+    started: float,
+    ended: float,
+    rows: int,
+    statement: str,
+    parameters: Any,
+    context: Any,
+    executemany: bool,
+    error: str = "",
+) -> None:
+    load = run = mark = 0
+    parent = expired = None
+    options = context.execution_options.get("_sa_orm_load_options")
+    if options is not None:
+        state = options._lazy_loaded_from
+        if state is not None:
+            load = LAZY
+        else:
+            state = options._refresh_state
+            if state is not None:
+                load = COLUMNS
+                expired = None if state.expired else frozenset(state.expired_attributes)
+        if state is not None:
+            # An instance that is not stored yet has no key: the object itself tells it from others.
+            parent = state.key or id(state)
+            run = state.runid or 0
+        mark = _new_run()
+    sql = context.compiled
+    if sql is None or len(statement) > MAX_TEXT:
+        sql = statement[:MAX_TEXT]
+    values: Any = parameters
+    if executemany:
+        hashed = 0
+    else:
+        try:
+            if isinstance(values, dict):
+                values = tuple(values.values())
+            hashed = hash(values) if values else hash(statement)
+        except TypeError:
+            hashed = hash(repr(values))
+    flush = recording.flushes if site is not None and site.call == "flush" else 0
+    engine = context.engine
+    record = _record(
+        Record,
+        (
+            started,
+            ended,
+            rows,
+            hashed,
+            site,
+            sql,
+            load,
+            parent,
+            run,
+            expired,
+            mark,
+            flush,
+            executemany,
+            engine,
+            error,
+        ),
+    )
+    while True:
+        if recording.dialect is None or recording.dialect is context.dialect:
+            recording.add(record)
+        if recording.outer is None:
+            break
+        recording = recording.outer
+
+
+def _commit(conn: Any) -> None:
+    _boundary("commit")
+
+
+def _rollback(conn: Any) -> None:
+    _boundary("rollback")
+
+
+def _boundary(name: str) -> None:
+    recording = current.get()
+    while recording is not None:
+        recording.count(name + "s")
+        if len(recording.boundaries) < MAX_RECORDS:
+            recording.boundaries.append((time.perf_counter(), name))
+        recording = recording.outer
+
+
+def _before_flush(session: Any, flush_context: Any, instances: Any) -> None:
+    recording = current.get()
+    while recording is not None:
+        recording.flushes += 1
+        recording = recording.outer
+
+
+def _engine_connect(conn: Any) -> None:
+    """Times an engine's pool from its first connection on."""
+    if "connect" not in conn.engine.pool.__dict__:
+        _time_pool(conn.engine)
+        _held_from(conn.connection.dbapi_connection, time.perf_counter())
+
+
+def _time_pool(engine: Any) -> None:
+    """There is no event before a connection is taken from the pool, so its `connect` is wrapped."""
+    engine.pool.connect = _timed(engine.pool.connect)
+
+
+def _held_from(dbapi_connection: Any, taken: float) -> None:
+    recording = current.get()
+    while recording is not None:
+        recording.held[id(dbapi_connection)] = taken
+        recording = recording.outer
+
+
+def _timed(connect: Callable[[], Any]) -> Callable[[], Any]:
+    def timed_connect() -> Any:
+        recording = current.get()
+        if recording is None or "pool" not in recording.needs:
+            return connect()
+        began = time.perf_counter()
+        try:
+            connection = connect()
+        except sa.exc.TimeoutError:
+            recording.count("pool_timeouts")
+            raise
+        finally:
+            taken = time.perf_counter()
+            while recording is not None:
+                recording.timings["pool_wait"] = recording.timings.get("pool_wait", 0.0) + taken - began
+                recording = recording.outer
+        _held_from(connection.dbapi_connection, taken)
+        return connection
+
+    return timed_connect
+
+
+def _checkin(dbapi_connection: Any, connection_record: Any) -> None:
+    recording = current.get()
+    while recording is not None:
+        taken = recording.held.pop(id(dbapi_connection), None)
+        if taken is not None:
+            recording.held_for(time.perf_counter() - taken)
+        recording = recording.outer
+
+
+MAX_FAILURES = 3
+_failures = 0
+
+
+def _failed() -> None:
+    """An error of ours is logged once; after some of them nothing is collected any more."""
+    global _failures
+    _failures += 1
+    if _failures == 1:
+        log.exception("collecting a statement failed; the app is not affected")
+    if _failures == MAX_FAILURES:
+        log.error("collecting failed %d times and is switched off", _failures)
+
+
+_LISTENERS: dict[Need, tuple[tuple[Any, str, Callable[..., None]], ...]] = {
+    "statements": (
+        (Engine, "before_cursor_execute", _before_cursor_execute),
+        (Engine, "after_cursor_execute", _after_cursor_execute),
+        (Engine, "handle_error", _handle_error),
+    ),
+    "orm": (
+        (Engine, "commit", _commit),
+        (Engine, "rollback", _rollback),
+        (Session, "before_flush", _before_flush),
+    ),
+    "pool": (
+        (Engine, "commit", _commit),
+        (Engine, "rollback", _rollback),
+        (Engine, "engine_connect", _engine_connect),
+        (Engine, "engine_disposed", _time_pool),
+        (Pool, "checkin", _checkin),
+    ),
+}
+ALL: frozenset[Need] = frozenset(_LISTENERS)
+_installing = threading.Lock()
+
+
+def install(needs: frozenset[Need]) -> None:
+    """Register the listeners, once per process; best before threads run SQL, as SQLAlchemy asks."""
+    with _installing:
+        for need, listeners in _LISTENERS.items():
+            if need not in needs and (need != "statements" or not needs):
+                continue
+            for target, name, listener in listeners:
+                if not event.contains(target, name, listener):
+                    event.listen(target, name, listener)

@@ -1,0 +1,247 @@
+"""Profiles a block of code or a request: a command, a job, a test; with or without a Flask app.
+
+with record("nightly-import") as profile:
+    run_import()
+print(*(finding.message for finding in profile.findings), sep="\\n")
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flask import Request, Response, current_app
+from flask import request as current_request
+
+from profilers import collect, options
+from profilers.collect import Recording, current
+from profilers.plugin import Need, Profiler, call_hook
+from profilers.profile import Profile
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger("profilers")
+
+DEFAULT = "queries"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Active:
+    """Which profilers run now, and for which requests; made once, swapped whole, never changed."""
+
+    __slots__ = ("admits", "finishers", "needs", "profilers", "starters", "wants")
+
+    def __init__(
+        self,
+        profilers: Iterable[Profiler[Any]],
+        admits: Callable[[WSGIEnvironment], bool] | None = None,
+        wants: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.profilers = tuple(profilers)
+        self.admits = admits
+        """Asked as a request begins; False leaves it alone (sampling, one at a time)."""
+        self.wants = wants
+        """Asked with `GET /rule` once the request is routed; False drops it (patterns of endpoints)."""
+        self.needs: frozenset[Need] = frozenset().union(*(profiler.needs for profiler in self.profilers))
+        self.starters = self._overriding("on_start")
+        self.finishers = self._overriding("on_finish")
+
+    def _overriding(self, hook: str) -> tuple[Profiler[Any], ...]:
+        inherited = getattr(Profiler, hook)
+        return tuple(each for each in self.profilers if getattr(type(each), hook) is not inherited)
+
+
+def examine(recording: Recording, profilers: Iterable[Profiler[Any]]) -> None:
+    """Turn what was collected into findings; whatever a profiler does, the profile is whole afterwards."""
+    recording.complete()
+    for profiler in profilers:
+        call_hook(profiler, "examine", recording)
+
+
+@contextmanager
+def record(name: str, profile: str | Sequence[str] = DEFAULT, engine: Any = None) -> Iterator[Profile]:
+    """Profile the block; the yielded profile is complete, findings and all, when the block has ended.
+
+    Args:
+        name: what the block is called in reports.
+        profile: names of profilers. Their options are those of the current app, else the environment's.
+        engine: collect only this engine's statements; all engines' by default.
+
+    A block within another, or within a request, is part of both. In an app whose profilers are on, the
+    profile is stored as well. The first `record` of a process registers listeners with SQLAlchemy: in a
+    program with threads, let one run before they start.
+
+    Raises:
+        ConfigError: no such profiler, or a wrong option.
+    """
+    extension = current_app.extensions.get("profilers") if current_app else None
+    active = Active(_profilers(options.split_names(profile), extension))
+    collect.install(active.needs)
+    recording = Recording(name, "block", active.needs, current.get())
+    recording.dialect = engine.dialect if engine is not None else None
+    token = current.set(recording)
+    for profiler in active.starters:
+        call_hook(profiler, "on_start", recording)
+    try:
+        yield recording
+    except BaseException:
+        recording.outcome = "raised"
+        raise
+    finally:
+        current.reset(token)
+        for profiler in active.finishers:
+            call_hook(profiler, "on_finish", recording)
+        recording.finish()
+        examine(recording, active.profilers)
+        if extension is not None:
+            extension.deliver(recording)
+
+
+def _profilers(names: tuple[str, ...], extension: Any) -> list[Profiler[Any]]:
+    running = {profiler.name: profiler for profiler in extension.profilers} if extension else {}
+    config = current_app.config if current_app else {}
+    return [running.get(name) or options.create(name, config) for name in names]
+
+
+def record_request(
+    app: WSGIApplication,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    active: Active,
+    deliver: Callable[[Recording], None],
+) -> Iterable[bytes]:
+    """Call a WSGI app and profile what it does until its body is closed, the streaming of it included.
+
+    Args:
+        deliver: takes the finished profile in the request's thread, unexamined.
+    """
+    method = environ["REQUEST_METHOD"]
+    outer = current.get()
+    while outer is not None and outer.kind == "request":
+        outer = outer.outer
+    name = f"{method if method in _METHODS else 'OTHER'} (no route)"
+    recording = Recording(name, "request", active.needs, outer)
+    recording.wants = active.wants
+    token = current.set(recording)
+    for profiler in active.starters:
+        call_hook(profiler, "on_start", recording)
+
+    def noting_status(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        recording.status = int(status[:3])
+        return start_response(status, headers, *exc_info)
+
+    body = _Body(recording, active.finishers, deliver)
+    try:
+        iterable = app(environ, noting_status)
+    except BaseException:
+        recording.outcome = "raised"
+        body.end()
+        raise
+    finally:
+        current.reset(token)
+    if not recording.endpoint:
+        routed(recording, environ.get("werkzeug.request"))
+    if recording.dropped:
+        return iterable
+    wrapper = environ.get("wsgi.file_wrapper")
+    if recording.whole_body or (isinstance(wrapper, type) and isinstance(iterable, wrapper)):
+        # Nothing is computed while it is sent; servers use sendfile if they get their own wrapper back.
+        body.end()
+        return iterable
+    return body.of(iterable)
+
+
+def routed(recording: Recording, request: Request | None) -> None:
+    """Name the recording after the rule that the request matched; forget it if nobody wants it."""
+    if request is not None and request.url_rule is not None:
+        recording.endpoint = request.url_rule.endpoint
+        recording.name = recording.name.replace("(no route)", request.url_rule.rule)
+    if recording.wants is not None and not recording.wants(recording.name):
+        recording.dropped = True
+
+
+def route_early() -> None:
+    """A `before_request` function: names the profile before the view runs, and lets go of an unwanted one."""
+    recording = current.get()
+    if recording is not None and recording.kind == "request":
+        routed(recording, current_request)
+        if recording.dropped:
+            current.set(recording.outer)
+
+
+def note_response(response: Response) -> Response:
+    """An `after_request` function: a body that is there already needs no watching while it is sent."""
+    recording = current.get()
+    if recording is not None:
+        # The page of an error arrives as an iterator, although nothing of it is still to be computed.
+        is_error_page = response.status_code >= 400 and response.content_length is not None
+        recording.whole_body = response.is_sequence or is_error_page
+    return response
+
+
+class _Body:
+    """The response's body: statements that run while it is produced belong to the request."""
+
+    __slots__ = ("_close", "_deliver", "_finishers", "_next", "_recording")
+
+    def __init__(
+        self,
+        recording: Recording,
+        finishers: tuple[Profiler[Any], ...],
+        deliver: Callable[[Recording], None],
+    ) -> None:
+        self._recording = recording
+        self._finishers = finishers
+        self._deliver = deliver
+
+    def of(self, iterable: Iterable[bytes]) -> _Body:
+        self._next = iter(iterable).__next__
+        self._close = getattr(iterable, "close", None)
+        return self
+
+    def __iter__(self) -> _Body:
+        return self
+
+    def __next__(self) -> bytes:
+        token = current.set(self._recording)
+        try:
+            return self._next()
+        except StopIteration:
+            raise
+        except BaseException:
+            self._recording.outcome = "raised"
+            raise
+        finally:
+            current.reset(token)
+
+    def close(self) -> None:
+        """Called by the server when the body is sent, or the client has gone."""
+        token = current.set(self._recording)
+        try:
+            if self._close is not None:
+                self._close()
+        finally:
+            current.reset(token)
+            self.end()
+
+    def __del__(self) -> None:
+        """A body that nobody closed, as in Flask's test client, ends when it is dropped."""
+        self.end()
+
+    def end(self) -> None:
+        """Finish the profile and hand it on, once."""
+        recording = self._recording
+        if recording.finished:
+            return
+        for profiler in self._finishers:
+            call_hook(profiler, "on_finish", recording)
+        recording.finish()
+        if recording.dropped:
+            return
+        try:
+            self._deliver(recording)
+        except Exception:
+            log.exception("a finished profile could not be handed on; the app is not affected")

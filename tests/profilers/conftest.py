@@ -1,0 +1,45 @@
+"""A shop on SQLite, and apps whose requests can be looked at as soon as they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from profilers import Profilers
+from profilers.collect import Recording
+from profilers.recording import examine
+from tests.profilers.example import memory_engine
+
+
+@pytest.fixture
+def engine() -> Iterator[sa.Engine]:
+    """Ten customers with an order each."""
+    engine = memory_engine()
+    yield engine
+    engine.dispose()
+
+
+Profiled = Callable[..., tuple[Flask, list[Recording]]]
+
+
+@pytest.fixture
+def profiled() -> Profiled:
+    """`app, profiles = profiled("queries", PROFILE_QUERIES_DUPLICATES=0)`: examined profiles, in order."""
+
+    def make(names: str, **config: object) -> tuple[Flask, list[Recording]]:
+        app = Flask("shop")
+        app.config.update(PROFILE=names, **config)
+        extension = Profilers(app)
+        profiles: list[Recording] = []
+
+        def deliver(recording: Recording) -> None:
+            examine(recording, extension.profilers)
+            profiles.append(recording)
+
+        extension.deliver = deliver
+        return app, profiles
+
+    return make
