@@ -8,12 +8,16 @@ from apiflask import APIFlask
 from flask import g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from pake import embedded, errors, logs
-from pake.auth import models as auth_models  # noqa: F401 - so that migrations see its tables
+from pake import embedded, errors, logs, sql_log
+from pake.auth import tokens
+from pake.auth.views import bp as auth
+from pake.cli import cli
 from pake.config import Settings, SettingsError, load_settings
-from pake.extensions import db, jwt, limiter, migrate
+from pake.extensions import db, limiter, migrate
 from pake.guard import REQUEST_ID, Guard
+from pake.json import OrjsonProvider
 from pake.registry import models as registry_models  # noqa: F401 - so that migrations see its tables
+from pake.system import metrics, openapi
 from pake.system.views import bp as system
 
 __version__ = "0.1.0"
@@ -32,31 +36,18 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     logs.configure(settings)
 
     app = APIFlask(__name__, title="PAKE", version=__version__, json_errors=False, docs_path=None)
+    app.json = OrjsonProvider(app)
     app.extensions["pake"] = settings
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_content_length,
         SQLALCHEMY_DATABASE_URI=url,
-        SQLALCHEMY_ENGINE_OPTIONS={
-            "pool_size": settings.database_pool_size,
-            "max_overflow": 0,
-            "pool_timeout": settings.database_pool_timeout_seconds,
-            "hide_parameters": True,
-            "connect_args": {
-                "connect_timeout": settings.database_connect_timeout_seconds,
-                "options": f"-c statement_timeout={settings.database_statement_timeout_ms} -c timezone=UTC",
-                "application_name": "pake",
-            },
-        },
-        JWT_SECRET_KEY="x" * 32,
-        RATELIMIT_STORAGE_URI="memory://",
-        RATELIMIT_ENABLED=False,
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
+        RATELIMIT_STORAGE_URI=settings.redis_url.get_secret_value() if settings.redis_url else "memory://",
+        RATELIMIT_STORAGE_OPTIONS={"socket_connect_timeout": 0.2, "socket_timeout": 0.2}
+        if settings.redis_url
+        else {},
+        RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
     )
-    db.init_app(app)
-    migrate.init_app(app)
-    jwt.init_app(app)
-    limiter.init_app(app)
-    errors.init_app(app)
-    app.register_blueprint(system)
 
     @app.before_request
     def name_the_request() -> None:
@@ -64,8 +55,39 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         clear_contextvars()
         bind_contextvars(request_id=g.request_id)
 
-    app.wsgi_app = Guard(app.wsgi_app)  # type: ignore[method-assign]
+    db.init_app(app)
+    migrate.init_app(app)
+    limiter.init_app(app)
+    tokens.init_app(app, settings)
+    errors.init_app(app)
+    metrics.init_app(app)
+    openapi.init_app(app)
+    app.register_blueprint(system)
+    app.register_blueprint(auth)
+    app.cli.add_command(cli)
+    with app.app_context():
+        sql_log.init_app(app, db.engine, settings)
+
+    host = settings.bind.rpartition(":")[0]
+    app.wsgi_app = Guard(  # type: ignore[method-assign]
+        app.wsgi_app, {*settings.allowed_hosts, host}, settings.max_content_length
+    )
     return app
+
+
+def engine_options(settings: Settings) -> dict[str, object]:
+    """What SQLAlchemy's engine is created with."""
+    return {
+        "pool_size": settings.database_pool_size,
+        "max_overflow": 0,
+        "pool_timeout": settings.database_pool_timeout_seconds,
+        "hide_parameters": True,
+        "connect_args": {
+            "connect_timeout": settings.database_connect_timeout_seconds,
+            "options": f"-c statement_timeout={settings.database_statement_timeout_ms} -c timezone=UTC",
+            "application_name": "pake",
+        },
+    }
 
 
 def database_url(settings: Settings) -> str:

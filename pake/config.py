@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import limits
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
@@ -113,13 +115,15 @@ class Settings(BaseSettings):
         4, ge=0, le=1000, description="Sign-ins of one worker that may wait for a hash; more get a quick 503."
     )
 
-    rate_limit: str = Field(
-        "6000 per minute",
-        description="Requests from one address, in Flask-Limiter's notation, several separated by `;`. "
-        "Generous: a load test comes from one address. `none` switches it off.",
+    auth_rate_limit: str = Field(
+        "3000 per minute",
+        description="Sign-ins, registrations and password checks from one address; Flask-Limiter's notation. "
+        "Generous, because a load test comes from one address; `none` switches it off.",
     )
     redis_url: SecretStr | None = Field(
-        None, description="Redis that counts requests for all workers. Unset: each worker counts in memory."
+        None,
+        description="Redis that counts them for all workers; needs the package `redis`. "
+        "Unset, or while Redis is away: each worker counts for itself.",
     )
 
     history_limit: int = Field(
@@ -162,6 +166,26 @@ class Settings(BaseSettings):
                 f"there is no profiler {', '.join(unknown)}; known are {', '.join(sorted(known))}"
             )
         return names
+
+    @field_validator("auth_rate_limit")
+    @classmethod
+    def _notation(cls, value: str) -> str:
+        try:
+            if value != "none":
+                limits.parse_many(value)
+        except ValueError:
+            raise ValueError("expected something like `100 per minute;1000 per hour`, or `none`") from None
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+                raise ValueError("expected a URL such as redis://host:6379/0")
+            if find_spec("redis") is None:
+                raise ValueError("expected the package `redis` to be installed: pip install redis")
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -84,7 +84,7 @@ class StrictAdapter(PydanticAdapter):
             "The request holds a value that is not allowed.",
             errors=[
                 {
-                    "location": location,
+                    "location": "query" if location == "query" else "body",
                     "field": ".".join(
                         str(part) for part in entry["loc"] if part in names or isinstance(part, int)
                     ),

@@ -1,0 +1,257 @@
+"""Bearer tokens: issued at sign-in, rotated on refresh, checked with one statement on every protected route.
+
+Every token belongs to a family, which begins with a sign-in. A family ends when its user signs out, changes
+the password or is disabled, and when one of its used refresh tokens comes back: then somebody else has a copy
+(RFC 9700 section 4.14.2). Answers follow RFC 6750.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jwt as pyjwt
+import structlog
+from flask import Flask, Response, current_app, g
+from flask_jwt_extended import (
+    create_access_token,
+    create_refresh_token,
+    get_current_user,
+    get_jwt,
+    verify_jwt_in_request,
+)
+from sqlalchemy import func, insert, select, update
+
+from pake.auth.keys import signing_key
+from pake.auth.models import Role, TokenFamily, User
+from pake.config import Settings
+from pake.errors import Problem, answer
+from pake.extensions import db, jwt, settings
+
+log = structlog.get_logger(__name__)
+
+ALGORITHM = "HS256"
+ISSUER = "pake"
+_REQUIRED = {"sub": r"[1-9]\d{0,9}", "jti": r"[0-9a-f-]{36}", "type": "access|refresh", "fam": "[0-9a-f]{32}"}
+"""Claims without which a token is refused, and what they look like; `exp` and `iss` besides."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who is asking, and by which sign-in."""
+
+    id: int
+    username: str
+    email: str | None
+    full_name: str | None
+    role: Role
+    family_id: str
+
+
+class TokenPair(NamedTuple):
+    """What a sign-in and a refresh give."""
+
+    access_token: str
+    refresh_token: str
+
+
+def init_app(app: Flask, options: Settings) -> None:
+    """Bind Flask-JWT-Extended to the app: one algorithm, one issuer, tokens in one header only."""
+    app.config.update(
+        JWT_SECRET_KEY=signing_key(options),
+        JWT_ALGORITHM=ALGORITHM,
+        JWT_DECODE_ALGORITHMS=[ALGORITHM],
+        JWT_ENCODE_ISSUER=ISSUER,
+        JWT_DECODE_ISSUER=ISSUER,
+        JWT_DECODE_LEEWAY=options.token_leeway_seconds,
+        JWT_TOKEN_LOCATION=["headers"],
+        JWT_COOKIE_CSRF_PROTECT=False,
+        JWT_ACCESS_TOKEN_EXPIRES=timedelta(minutes=options.access_token_minutes),
+        JWT_REFRESH_TOKEN_EXPIRES=timedelta(days=options.refresh_token_days),
+    )
+    jwt.init_app(app)
+
+
+# ---- issuing
+
+
+def open_family(user_id: int) -> TokenPair:
+    """Begin a family with fresh tokens. The caller commits."""
+    family_id, refresh_jti = secrets.token_hex(16), str(uuid.uuid4())
+    db.session.execute(
+        insert(TokenFamily).values(
+            id=family_id, user_id=user_id, refresh_jti=refresh_jti, expires_at=_family_end()
+        )
+    )
+    return _pair(user_id, family_id, refresh_jti, fresh=True)
+
+
+def rotate() -> TokenPair:
+    """New tokens for the refresh token of this request, which is used up by that.
+
+    Raises Problem 401 when it has been used before, and revokes its family. Commits.
+    """
+    account, claims = current_account(), get_jwt()
+    refresh_jti = str(uuid.uuid4())
+    rotated = db.session.scalar(
+        update(TokenFamily)
+        .where(TokenFamily.id == account.family_id, TokenFamily.refresh_jti == claims["jti"])
+        .values(refresh_jti=refresh_jti, expires_at=_family_end())
+        .returning(TokenFamily.id)
+    )
+    if rotated is None:
+        revoke(TokenFamily.id == account.family_id)
+        db.session.commit()
+        log.warning(
+            "refresh token replayed: family revoked", user_id=account.id, family=account.family_id[:8]
+        )
+        raise unauthorized("invalid_token", "The token has been used before")
+    db.session.commit()
+    return _pair(account.id, account.family_id, refresh_jti, fresh=False)
+
+
+def revoke(*condition: Any) -> None:
+    """End the families that the condition selects. The caller commits."""
+    db.session.execute(
+        update(TokenFamily).where(TokenFamily.revoked_at.is_(None), *condition).values(revoked_at=func.now())
+    )
+
+
+def _family_end() -> Any:
+    return func.now() + timedelta(days=settings.refresh_token_days)
+
+
+def _pair(user_id: int, family_id: str, refresh_jti: str, *, fresh: bool) -> TokenPair:
+    subject = str(user_id)
+    return TokenPair(
+        create_access_token(subject, fresh=fresh, additional_claims={"fam": family_id}),
+        create_refresh_token(subject, additional_claims={"fam": family_id, "jti": refresh_jti}),
+    )
+
+
+# ---- checking
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = False) -> Callable[[View], View]:
+    """Ask for a token. Put it right below the route, so that nothing else is looked at before.
+
+    `role`: 403 for other accounts. `fresh`: a token from a sign-in, not from a refresh. `refresh`: a refresh
+    token instead of an access token.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                verify_jwt_in_request(fresh=fresh, refresh=refresh)
+            except RecursionError:  # nested beyond the standard library's JSON parser
+                raise unauthorized("invalid_token", "The token is malformed") from None
+            if role is not None and current_account().role != role:
+                raise Problem(
+                    403,
+                    f"This needs the role {role}.",
+                    headers={"WWW-Authenticate": _challenge("insufficient_scope", scope=role)},
+                )
+            return view(*args, **kwargs)
+
+        guarded.bearer_role = role  # type: ignore[attr-defined]
+        return cast(View, guarded)
+
+    return decorate
+
+
+def current_account() -> Account:
+    """Who is asking; only below `bearer`."""
+    return cast(Account, get_current_user())
+
+
+def _find_account(user_id: int, family_id: str) -> Account | None:
+    """The account of a token, unless its family has ended. One statement."""
+    row = db.session.execute(
+        select(User.id, User.username, User.email, User.full_name, User.role)
+        .join(TokenFamily, TokenFamily.user_id == User.id)
+        .where(
+            User.id == user_id,
+            User.disabled.is_(False),
+            TokenFamily.id == family_id,
+            TokenFamily.revoked_at.is_(None),
+            TokenFamily.created_at >= User.tokens_valid_after,
+        )
+    ).one_or_none()
+    return Account(*row, family_id) if row else None
+
+
+def unauthorized(error: str | None = None, description: str | None = None) -> Problem:
+    """A 401 with its challenge (RFC 6750 section 3). No error code when no token was sent (section 3.1)."""
+    return Problem(
+        401,
+        f"{description}." if description else "A bearer token is needed.",
+        headers={"WWW-Authenticate": _challenge(error, error_description=description)},
+    )
+
+
+def _challenge(error: str | None, **attributes: str | None) -> str:
+    given = {"realm": "pake", "error": error, **attributes}
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in given.items() if value)
+
+
+# ---- Flask-JWT-Extended's hooks, each of them
+
+
+@jwt.decode_key_loader
+def _key(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    """Before the signature is checked: the library would accept a token without these claims."""
+    for name, pattern in _REQUIRED.items():
+        if not isinstance(value := claims.get(name), str) or not re.fullmatch(pattern, value):
+            raise pyjwt.MissingRequiredClaimError(name)
+    for name in ("exp", "iss"):
+        if name not in claims:
+            raise pyjwt.MissingRequiredClaimError(name)
+    return cast(str, current_app.config["JWT_SECRET_KEY"])
+
+
+@jwt.token_in_blocklist_loader
+def _ended(_header: dict[str, Any], claims: dict[str, Any]) -> bool:
+    g.account = _find_account(int(claims["sub"]), claims["fam"])
+    return g.account is None
+
+
+@jwt.user_lookup_loader
+def _account(_header: dict[str, Any], _claims: dict[str, Any]) -> Account | None:
+    return cast("Account | None", g.account)
+
+
+@jwt.unauthorized_loader
+def _no_token(_reason: str) -> Response:
+    return answer(unauthorized())
+
+
+@jwt.invalid_token_loader
+def _invalid(_reason: str) -> Response:
+    return answer(unauthorized("invalid_token", "The token is not valid here"))
+
+
+@jwt.expired_token_loader
+def _expired(_header: dict[str, Any], _claims: dict[str, Any]) -> Response:
+    return answer(unauthorized("invalid_token", "The token has expired"))
+
+
+@jwt.revoked_token_loader
+@jwt.user_lookup_error_loader
+@jwt.token_verification_failed_loader
+def _revoked(_header: dict[str, Any], _claims: dict[str, Any]) -> Response:
+    return answer(unauthorized("invalid_token", "The token has been revoked"))
+
+
+@jwt.needs_fresh_token_loader
+def _not_fresh(_header: dict[str, Any], _claims: dict[str, Any]) -> Response:
+    # RFC 9470 section 3
+    return answer(unauthorized("insufficient_user_authentication", "Sign in again for this"))

@@ -1,0 +1,90 @@
+"""`flask pake …`: accounts and maintenance."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from flask.cli import AppGroup
+from sqlalchemy import delete, select
+
+from pake.auth import accounts, passwords
+from pake.auth.models import User
+from pake.errors import Problem
+from pake.extensions import db
+
+cli = AppGroup("pake", help="Accounts and maintenance of the service.")
+
+password_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+
+
+def _password(from_stdin: bool) -> str:
+    """The password that is given, else a new one, shown once."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\n")
+    password = passwords.generate(24)
+    click.echo(f"password: {password}")
+    return password
+
+
+def _user_id(name: str) -> int:
+    user_id = db.session.scalar(select(User.id).where(User.username == name))
+    if user_id is None:
+        raise click.ClickException(f"there is no account {name}")
+    return user_id
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
+@click.option("--email")
+@click.option("--full-name")
+@password_stdin
+def create_user(name: str, role: str, email: str | None, full_name: str | None, password_stdin: bool) -> None:
+    """Create an account. Without --password-stdin its password is generated and shown once."""
+    try:
+        accounts.create(name, _password(password_stdin), email=email, full_name=full_name, role=role)  # type: ignore[arg-type]
+    except Problem as problem:
+        raise click.ClickException(_said(problem)) from None
+    click.echo(f"created {role} {name}")
+
+
+@cli.command()
+@click.argument("name")
+@password_stdin
+def set_password(name: str, password_stdin: bool) -> None:
+    """Give an account a new password; all its tokens become invalid."""
+    user_id, password = _user_id(name), _password(password_stdin)
+    try:
+        accounts.require_good_password(password, "password", name)
+    except Problem as problem:
+        raise click.ClickException(_said(problem)) from None
+    accounts.set_password(user_id, password)
+    db.session.commit()
+
+
+@cli.command()
+@click.argument("name")
+def delete_user(name: str) -> None:
+    """Delete an account with its tokens."""
+    db.session.execute(delete(User).where(User.id == _user_id(name)))
+    db.session.commit()
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Let the account in again.")
+def disable_user(name: str, undo: bool) -> None:
+    """Shut an account out, with all tokens it has."""
+    accounts.disable(_user_id(name), disabled=not undo)
+
+
+@cli.command()
+def prune() -> None:
+    """Delete expired sign-ins and forgotten wrong passwords."""
+    families, attempts = accounts.prune()
+    click.echo(f"deleted {families} expired sign-ins and {attempts} names with old wrong passwords")
+
+
+def _said(problem: Problem) -> str:
+    return " ".join([problem.detail, *(error["message"] for error in problem.fields.get("errors", ()))])
