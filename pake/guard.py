@@ -14,6 +14,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from gunicorn.http.errors import ParseException
+
 from pake.errors import MEDIA_TYPE, Problem, body
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Guard:
             return
         try:
             content = environ["wsgi.input"].read(self.limit + 1 if chunked else announced)
-        except (OSError, ValueError):  # Gunicorn's word for a connection or a chunk that ends too early
+        except (OSError, ParseException):  # the connection or a chunk ended, or is no chunk at all
             raise Problem(400, "The body ended too early.") from None
         if chunked and len(content) > self.limit:
             raise Problem(413, f"The body may have {self.limit} bytes.")

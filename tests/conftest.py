@@ -117,7 +117,7 @@ def migrated_template(server_url: str) -> str:
         if not connection.scalar(exists, {"name": name}):
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
             url = sa.make_url(server_url).set(database=name).render_as_string(hide_password=False)
-            app = create_app(load_settings(database_url=url))
+            app = create_app(load_settings(database_url=url, secret_key="for tests only " * 3))
             with app.app_context():
                 flask_migrate.upgrade()
                 db.engine.dispose()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import jwt as pyjwt
 import structlog
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response, current_app, g, request
 from flask_jwt_extended import (
     create_access_token,
     create_refresh_token,
@@ -40,6 +40,9 @@ ALGORITHM = "HS256"
 ISSUER = "pake"
 _REQUIRED = {"sub": r"[1-9]\d{0,9}", "jti": r"[0-9a-f-]{36}", "type": "access|refresh", "fam": "[0-9a-f]{32}"}
 """Claims without which a token is refused, and what they look like; `exp` and `iss` besides."""
+
+_HEADER = re.compile(r"Bearer +[A-Za-z0-9._~+/-]{1,4096}=*")
+"""RFC 6750 section 2.1."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = Fal
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
+            _check_header(request.headers.get("Authorization", ""))
             try:
                 verify_jwt_in_request(fresh=fresh, refresh=refresh)
             except RecursionError:  # nested beyond the standard library's JSON parser
@@ -166,6 +170,14 @@ def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = Fal
         return cast(View, guarded)
 
     return decorate
+
+
+def _check_header(value: str) -> None:
+    """Raise Problem 401 for what is no bearer token; the library fails on some such headers (`, ,`)."""
+    if not value.startswith("Bearer"):
+        raise unauthorized()
+    if not _HEADER.fullmatch(value):
+        raise unauthorized("invalid_token", "The token is malformed")
 
 
 def current_account() -> Account:

@@ -18,6 +18,7 @@ def migrate(connection: Connection) -> None:
     """Run the wanted migrations on this connection, or wait until another process has."""
     context.configure(connection=connection, target_metadata=database.metadata, compare_server_default=True)
     with context.begin_transaction():
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # the service's own is for requests
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.run_migrations()
 

@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text
 from pake.auth.models import User
 from pake.auth.tokens import bearer
 from pake.extensions import db
+from pake.registry.models import ServiceHealthCheck, ServiceMetrics, ServiceRegistry
 from pake.schemas import Out
 from pake.system import metrics
 
@@ -40,6 +41,9 @@ class Counts(Out):
     """How much is stored."""
 
     users: int
+    services: int
+    health_checks: int
+    metrics: int
 
 
 @bp.get("/")
@@ -101,4 +105,11 @@ def docs() -> Response:
 @bp.output(Counts)
 def admin() -> Counts:
     """How much is stored."""
-    return Counts(users=db.session.scalar(select(func.count()).select_from(User)) or 0)
+    tables = {
+        "users": User,
+        "services": ServiceRegistry,
+        "health_checks": ServiceHealthCheck,
+        "metrics": ServiceMetrics,
+    }
+    counts = [select(func.count()).select_from(table).scalar_subquery() for table in tables.values()]
+    return Counts(**dict(zip(tables, db.session.execute(select(*counts)).one(), strict=True)))
