@@ -282,9 +282,7 @@ def test_the_own_host_is_served(service: Server, host: str) -> None:
     assert send(service, f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/nowhere", "/..%2f..%2fetc/passwd", "/auth/../setup.cfg", "/livez/"]
-)
+@pytest.mark.parametrize("path", ["/nowhere", "/..%2f..%2fetc/passwd", "/auth/../setup.cfg", "/livez/"])
 def test_an_unknown_path_is_404(service: Server, path: str) -> None:
     assert_problem(send(service, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()), 404)
 
