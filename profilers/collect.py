@@ -103,8 +103,8 @@ class Recording(Profile):
     """A profile that is being collected. `statements` are made of the records when they are first read."""
 
     __slots__ = (
-        "_statements", "begun", "boundaries", "dialect", "dropped", "endpoint", "finished", "flushes", "held",
-        "needs", "notes", "outer", "overflow", "records", "wants", "whole_body",
+        "_statements", "active", "begun", "boundaries", "dialect", "dropped", "endpoint", "finished",
+        "flushes", "held", "hooks", "needs", "notes", "outer", "overflow", "records", "timed", "whole_body",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
@@ -127,7 +127,12 @@ class Recording(Profile):
         """Nobody wants it: nothing more is collected, and it is not handed on."""
         self.whole_body = False
         """The response's body was there before it was sent."""
-        self.wants: Callable[[str], bool] | None = None
+        self.active: Any = None
+        """Which profilers run for it (`recording.Active`)."""
+        self.timed = False
+        """Its own cost is measured, for the brake."""
+        self.hooks = 0.0
+        """CPU seconds spent in the profilers' hooks, when timed."""
         self.needs: frozenset[Need] = needs | outer.needs if outer else needs
         self.notes: dict[str, Any] = {}
         """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
@@ -223,9 +228,6 @@ def _statement(record: Record, begun: float) -> Statement:
 current: ContextVar[Recording | None] = ContextVar("profilers_recording", default=None)
 """The innermost recording of this thread or task."""
 
-watch: Callable[[Recording, Site | None, Any], None] | None = None
-"""Called before each statement with its recording, site and engine: what a killed request was doing."""
-
 _record = tuple.__new__
 _new_run = loading._new_runid
 _TEXT_TYPES = (tuple, list)
@@ -237,11 +239,12 @@ def _before_cursor_execute(
     recording = current.get()
     if recording is None or not recording.needs or _failures >= MAX_FAILURES:
         return
+    entered = time.thread_time() if recording.timed else 0.0
     try:
         site = find_site(sys._getframe(1))
-        if watch is not None:
-            watch(recording, site, conn.engine)
         context._profilers_begun = (recording, site, time.perf_counter())
+        if entered:
+            recording.hooks += time.thread_time() - entered
     except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
         _failed()
 
@@ -255,8 +258,11 @@ def _after_cursor_execute(
         return
     try:
         ended = time.perf_counter()
+        entered = time.thread_time() if recording.timed else 0.0
         context._profilers_begun = None
         _note(recording, site, started, ended, cursor.rowcount, statement, parameters, context, executemany)
+        if entered:
+            recording.hooks += time.thread_time() - entered
     except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
         _failed()
 

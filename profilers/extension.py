@@ -12,13 +12,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import threading
-import time
-from collections import deque
+import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, request
 
 from profilers import options
 from profilers.plugin import Profiler, call_hook
@@ -28,8 +26,12 @@ if TYPE_CHECKING:
 
     from profilers.collect import Recording
     from profilers.recording import Active
+    from profilers.worker import Worker
 
 log = logging.getLogger("profilers")
+
+installed: weakref.WeakSet[Profilers] = weakref.WeakSet()
+"""The extensions of this process that are hooked into an app."""
 
 
 class Profilers:
@@ -44,7 +46,9 @@ class Profilers:
         """The profilers of `PROFILE`, whether they run at the moment or not."""
         self.active: Active | None = None
         """What runs now; set it with `activate`."""
-        self.deliver: Callable[[Recording], None] = Backlog(self).add
+        self.worker: Worker | None = None
+        """What runs beside the requests; None while no profiler is enabled or on standby."""
+        self.deliver: Callable[[Recording], None] = lambda recording: None
         """Takes each finished profile, in the thread of its request: must only put it aside."""
         self._started = False
         if app is not None:
@@ -62,38 +66,64 @@ class Profilers:
 
     def _hook_in(self, app: Flask, *, everything: bool) -> None:
         # Imported only now: an app whose profilers are off imports none of this.
-        from profilers import collect, location, recording
+        from profilers import collect, location, recording, worker
 
         location.add_root(app.root_path)
-        running = recording.Active(self.profilers)
-        collect.install(collect.ALL if everything else running.needs)
+        collect.install(collect.ALL if everything else recording.Active(self.profilers).needs)
         for profiler in self.profilers:
             call_hook(profiler, "on_app", app)
-        app.before_request_funcs.setdefault(None, []).insert(0, recording.route_early)
+        self.worker = worker.Worker(app, self.profilers, self.activate)
+        self.deliver = self.worker.put
+        app.before_request_funcs.setdefault(None, []).insert(0, self._route_early)
         app.after_request_funcs.setdefault(None, []).insert(0, recording.note_response)
-        app.wsgi_app = self._around(app.wsgi_app, recording.record_request)  # type: ignore[method-assign, assignment]
+        app.wsgi_app = self._around(app.wsgi_app, self.worker)  # type: ignore[method-assign, assignment]
         os.register_at_fork(after_in_child=self._forked)
-        self.activate(running if self.profilers else None)
+        installed.add(self)
 
-    def _around(
-        self, app: WSGIApplication, record_request: Callable[..., Iterable[bytes]]
-    ) -> WSGIApplication:
+    def _around(self, app: WSGIApplication, worker: Worker) -> WSGIApplication:
+        from profilers.recording import Body, record_request
+
         def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            active = self.active
-            if active is None or (active.admits is not None and not active.admits(environ)):
-                return app(environ, start_response)
             if not self._started:
-                self._start_worker()
-            return record_request(app, environ, start_response, active, self.deliver)
+                self.start_worker()
+            active = self.active
+            if active is not None and active.draw is not None:
+                active = active.draw()
+            body: Iterable[bytes] = ()
+            try:
+                if active is None:
+                    body = app(environ, start_response)
+                else:
+                    body = record_request(app, environ, start_response, active, self._finished)
+            finally:
+                if type(body) is not Body:
+                    worker.end()
+            return body
 
         return serve
+
+    def _route_early(self) -> None:
+        from profilers.recording import request_name, route_early
+
+        route_early()
+        if self.worker is not None:
+            self.worker.begin(request_name(request.method, request.url_rule))
+
+    def _finished(self, recording: Recording) -> None:
+        if self.worker is not None:
+            self.worker.end()
+        self.deliver(recording)
 
     def activate(self, active: Active | None) -> None:
         """Let these profilers run from the next request on; None stops them all."""
         self.active = active
 
-    def _start_worker(self) -> None:
+    def start_worker(self) -> None:
+        """Start what runs beside the requests, once in each process; the first request does it too."""
+        if self._started or self.worker is None:
+            return
         self._started = True
+        self.worker.start()
         for profiler in self.profilers:
             call_hook(profiler, "on_worker_start")
         atexit.register(self._stop_worker, os.getpid())
@@ -102,37 +132,7 @@ class Profilers:
         self._started = False
 
     def _stop_worker(self, process: int) -> None:
-        if process == os.getpid():
+        if process == os.getpid() and self.worker is not None:
+            self.worker.close()
             for profiler in self.profilers:
                 call_hook(profiler, "on_worker_exit")
-
-
-class Backlog:
-    """Examines finished profiles in a thread of its own; the newest `kept` can be looked at."""
-
-    def __init__(self, extension: Profilers) -> None:
-        self._extension = extension
-        self._waiting: deque[Recording] = deque(maxlen=10_000)
-        self.kept: deque[Recording] = deque(maxlen=100)
-        self._process = 0
-
-    def add(self, recording: Recording) -> None:
-        """Put a profile aside for the thread."""
-        self._waiting.append(recording)
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            threading.Thread(target=self._run, name="profilers", daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(0.2)
-            self.examine()
-
-    def examine(self) -> None:
-        """Examine what is waiting."""
-        from profilers.recording import examine
-
-        while self._waiting:
-            recording = self._waiting.popleft()
-            examine(recording, self._extension.profilers)
-            self.kept.append(recording)

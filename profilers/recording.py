@@ -7,7 +7,9 @@ print(*(finding.message for finding in profile.findings), sep="\\n")
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from flask import Request, Response, current_app
 from flask import request as current_request
 
 from profilers import collect, options
+from profilers.brake import TIMED
 from profilers.collect import Recording, current
 from profilers.plugin import Need, Profiler, call_hook
 from profilers.profile import Profile
@@ -26,23 +29,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("profilers")
 
 DEFAULT = "queries"
+_requests = itertools.count()
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Active:
     """Which profilers run now, and for which requests; made once, swapped whole, never changed."""
 
-    __slots__ = ("admits", "finishers", "needs", "profilers", "starters", "wants")
+    __slots__ = ("draw", "finishers", "needs", "profilers", "starters", "wants")
 
     def __init__(
         self,
         profilers: Iterable[Profiler[Any]],
-        admits: Callable[[WSGIEnvironment], bool] | None = None,
+        draw: Callable[[], Active | None] | None = None,
         wants: Callable[[str], bool] | None = None,
     ) -> None:
         self.profilers = tuple(profilers)
-        self.admits = admits
-        """Asked as a request begins; False leaves it alone (sampling, one at a time)."""
+        self.draw = draw
+        """Asked as a request begins what runs for it instead; None leaves it alone (sampling)."""
         self.wants = wants
         """Asked with `GET /rule` once the request is routed; False drops it (patterns of endpoints)."""
         self.needs: frozenset[Need] = frozenset().union(*(profiler.needs for profiler in self.profilers))
@@ -118,13 +122,14 @@ def record_request(
     Args:
         deliver: takes the finished profile in the request's thread, unexamined.
     """
+    timed = next(_requests) % TIMED == 0
+    entered = time.thread_time() if timed else 0.0
     method = environ["REQUEST_METHOD"]
     outer = current.get()
     while outer is not None and outer.kind == "request":
         outer = outer.outer
-    name = f"{method if method in _METHODS else 'OTHER'} (no route)"
-    recording = Recording(name, "request", active.needs, outer)
-    recording.wants = active.wants
+    recording = Recording(request_name(method), "request", active.needs, outer)
+    recording.active = active
     token = current.set(recording)
     for profiler in active.starters:
         call_hook(profiler, "on_start", recording)
@@ -133,7 +138,10 @@ def record_request(
         recording.status = int(status[:3])
         return start_response(status, headers, *exc_info)
 
-    body = _Body(recording, active.finishers, deliver)
+    body = Body(recording, active.finishers, deliver)
+    if timed:
+        recording.timed = True
+        recording.hooks = time.thread_time() - entered
     try:
         iterable = app(environ, noting_status)
     except BaseException:
@@ -154,12 +162,18 @@ def record_request(
     return body.of(iterable)
 
 
+def request_name(method: str, rule: object = None) -> str:
+    """`GET /services/<id>`: never the URL, and never a method that the client made up."""
+    return f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
+
+
 def routed(recording: Recording, request: Request | None) -> None:
     """Name the recording after the rule that the request matched; forget it if nobody wants it."""
     if request is not None and request.url_rule is not None:
         recording.endpoint = request.url_rule.endpoint
         recording.name = recording.name.replace("(no route)", request.url_rule.rule)
-    if recording.wants is not None and not recording.wants(recording.name):
+    wants = recording.active.wants
+    if wants is not None and not wants(recording.name):
         recording.dropped = True
 
 
@@ -182,7 +196,7 @@ def note_response(response: Response) -> Response:
     return response
 
 
-class _Body:
+class Body:
     """The response's body: statements that run while it is produced belong to the request."""
 
     __slots__ = ("_close", "_deliver", "_finishers", "_next", "_recording")
@@ -197,12 +211,12 @@ class _Body:
         self._finishers = finishers
         self._deliver = deliver
 
-    def of(self, iterable: Iterable[bytes]) -> _Body:
+    def of(self, iterable: Iterable[bytes]) -> Body:
         self._next = iter(iterable).__next__
         self._close = getattr(iterable, "close", None)
         return self
 
-    def __iter__(self) -> _Body:
+    def __iter__(self) -> Body:
         return self
 
     def __next__(self) -> bytes:
@@ -236,11 +250,14 @@ class _Body:
         recording = self._recording
         if recording.finished:
             return
+        entered = time.thread_time() if recording.timed else 0.0
         for profiler in self._finishers:
             call_hook(profiler, "on_finish", recording)
         recording.finish()
         if recording.dropped:
             return
+        if recording.timed:
+            recording.hooks += time.thread_time() - entered
         try:
             self._deliver(recording)
         except Exception:

@@ -7,8 +7,14 @@ its own. It is bounded (`Limits`), and `left_out` says what the bounds made it d
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import os
+import stat
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from profilers.profile import Profile
 from profilers.storage.answers import Answers
@@ -35,6 +41,7 @@ __all__ = [
     "StatementRow",
     "Store",
     "StoreError",
+    "default_folder",
     "matches",
     "open_store",
 ]
@@ -62,6 +69,29 @@ class Store(Answers):
     def keeper(self) -> Keeper:
         """The writing side, for one thread."""
         return Keeper(self.database, self.limits)
+
+
+def default_folder(instance_path: str) -> Path:
+    """Where profiles go when nothing says: `profiles` in the app's instance folder, else in a private folder
+    of this user's among the temporary files, when the instance folder can be neither made nor written to.
+
+    Raises:
+        StoreError: somebody else made that private folder.
+    """
+    folder = Path(instance_path) / "profiles"
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if os.access(existing, os.W_OK | os.X_OK):
+        return folder
+    user = os.getuid() if sys.platform != "win32" else getpass.getuser()
+    name = hashlib.blake2b(instance_path.encode(), digest_size=6).hexdigest()
+    private = Path(tempfile.gettempdir()) / f"flask-profiles-{user}-{name}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    found = private.lstat()
+    if sys.platform != "win32" and (
+        found.st_uid != user or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077
+    ):
+        raise StoreError(f"{private} is not this user's alone: set PROFILE_STORE to a folder of yours")
+    return private
 
 
 def open_store(where: str | os.PathLike[str], limits: Limits = Limits()) -> Store:

@@ -11,7 +11,6 @@ no listener: it changes which profilers a request is given. Each switch ends by 
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from profilers.storage.database import Connection
-from profilers.store import Store, matches
+from profilers.store import Store
 
 MAX_SECONDS = 24 * 3600.0
 ALL = "*"
@@ -191,33 +190,6 @@ def say(connection: Connection, worker: WorkerStatus) -> None:
          " ON CONFLICT (host, pid) DO UPDATE SET seen = excluded.seen, body = excluded.body"),
         [(worker.host, worker.pid, worker.seen, json.dumps(body))],
     )  # fmt: skip
-
-
-class Plan:
-    """Which profilers each request of a worker is given; never changes, is replaced whole."""
-
-    def __init__(self, configured: Sequence[str], switches: Switches, sampling: float = 1.0) -> None:
-        self.switches = switches
-        self.base = switches.configured(configured)
-        self.sampling = sampling
-        self._matching: dict[str, tuple[Switch, ...]] = {}
-
-    def choose(self, name: str) -> tuple[str, ...]:
-        """Names of the profilers for a request to this endpoint; drawn anew for each."""
-        if self.sampling < 1 and random.random() >= self.sampling:  # noqa: S311 (no secret depends on it)
-            return ()
-        if not self.switches.on:
-            return self.base
-        found = self._matching.get(name)
-        if found is None:
-            found = tuple(switch for switch in self.switches.on if matches(switch.endpoint, name))
-            if len(self._matching) < 1000:
-                self._matching[name] = found
-        chosen = self.base
-        for switch in found:
-            if switch.sample >= 1 or random.random() < switch.sample:  # noqa: S311
-                chosen = tuple(dict.fromkeys((*chosen, *switch.profilers)))
-        return chosen
 
 
 def parse_seconds(text: str) -> float:

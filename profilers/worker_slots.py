@@ -21,9 +21,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from profilers.profile import Finding, Location, Profile
 from profilers.storage.database import make_private
@@ -41,9 +41,9 @@ LINE_SECONDS = 0.8
 # A request's name and, last, when it started: written in that order, so that a note cut short says nothing.
 _REQUEST = struct.Struct("<d200sd")
 _NOTED, _STARTED = 0, _REQUEST.size - 8
-# Where it is: resident memory, line, file, function, last statement.
-_LINE = struct.Struct("<QI200s80s300s")
-_SLOT = 1024
+# Where it is: resident memory, line, file, function.
+_LINE = struct.Struct("<QI200s80s")
+_SLOT = 512
 _HEADER = struct.Struct("<QddB")  # process id, last sign of life, when it was timed out, whether it was
 _PART = _SLOT * (REQUESTS + 1)
 _TIME = struct.Struct("<d")
@@ -52,11 +52,9 @@ Locate = Callable[[FrameType], Location | None]
 """The innermost line of the project on a stack."""
 
 
-@dataclass(frozen=True)
-class _Running:
-    thread: int
+class _Running(NamedTuple):
+    slot: int
     started: float
-    profile: Profile | None
 
 
 class WorkerSlots:
@@ -77,7 +75,7 @@ class WorkerSlots:
     def _reset(self) -> None:
         self._part = -1
         self._free: deque[int] = deque()
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, _Running] = {}  # by thread
 
     @classmethod
     def of(cls, path: Path) -> WorkerSlots:
@@ -108,29 +106,29 @@ class WorkerSlots:
             return True
         return False
 
-    def begin(self, name: str, profile: Profile | None = None) -> int:
-        """Note a request that begins in this thread; returns its slot for `end`, or 0 when none is free."""
-        try:
-            slot = self._free.pop()
-        except IndexError:
-            return 0
+    def begin(self, name: str) -> None:
+        """Note a request that begins in this thread."""
+        thread = threading.get_ident()
+        running = self._running.get(thread)
+        if running is not None:
+            slot = running.slot
+        else:
+            try:
+                slot = self._free.pop()
+            except IndexError:
+                return
         started = time.time()
         _REQUEST.pack_into(self._map, slot, 0.0, name.encode(errors="replace"), started)
-        self._running[slot] = _Running(threading.get_ident(), started, profile)
-        return slot
+        self._running[thread] = _Running(slot, started)
 
-    def end(self, slot: int) -> None:
-        """The request of this slot has ended."""
-        if slot and self._running.pop(slot, None) is not None:
-            _TIME.pack_into(self._map, slot + _STARTED, 0.0)
-            self._free.append(slot)
+    def end(self) -> None:
+        """The request of this thread, if it has one, has ended."""
+        running = self._running.pop(threading.get_ident(), None)
+        if running is not None:
+            _TIME.pack_into(self._map, running.slot + _STARTED, 0.0)
+            self._free.append(running.slot)
 
-    def note_lines(
-        self,
-        locate: Locate,
-        last_statement: Callable[[Profile], str] = lambda _: "",
-        older_than: float = LINE_SECONDS,
-    ) -> None:
+    def note_lines(self, locate: Locate, older_than: float = LINE_SECONDS) -> None:
         """Give a sign of life, and note where each request is that has run for longer than some seconds."""
         if self._part < 0:
             return
@@ -141,24 +139,22 @@ class WorkerSlots:
             return
         memory = _resident_memory()
         frames = sys._current_frames()
-        for slot, request in old:
-            frame = frames.get(request.thread)
-            place = locate(frame) if frame is not None else None
-            shape = last_statement(request.profile) if request.profile is not None else ""
-            self._note(slot, now, memory, place, shape)
-            if self._running.get(slot) is not request:  # it ended meanwhile, and its slot may be another's
-                _TIME.pack_into(self._map, slot + _NOTED, 0.0)
+        for thread, request in old:
+            frame = frames.get(thread)
+            self._note(request.slot, now, memory, locate(frame) if frame is not None else None)
+            if self._running.get(thread) is not request:  # it ended meanwhile: the slot may be another's
+                _TIME.pack_into(self._map, request.slot + _NOTED, 0.0)
 
-    def _note(self, slot: int, now: float, memory: int, place: Location | None, shape: str) -> None:
+    def _note(self, slot: int, now: float, memory: int, place: Location | None) -> None:
         file, line, function = place or ("", 0, "")
-        texts = (text.encode(errors="replace") for text in (file[-200:], function, shape))
+        texts = (text.encode(errors="replace") for text in (file[-200:], function))
         _LINE.pack_into(self._map, slot + _REQUEST.size, memory, line, *texts)
         _TIME.pack_into(self._map, slot + _NOTED, now)
 
-    def abort(self, locate: Locate, last_statement: Callable[[Profile], str] = lambda _: "") -> None:
+    def abort(self, locate: Locate) -> None:
         """The server gave this worker up (Gunicorn's `worker_abort`): its requests have timed out."""
         if self._part >= 0:
-            self.note_lines(locate, last_statement, older_than=0.0)
+            self.note_lines(locate, older_than=0.0)
             self._write_header(os.getpid(), timed_out=time.time())
             self._running = {}  # `end` no longer rubs them out: whoever finds them tells
 
@@ -197,13 +193,12 @@ class WorkerSlots:
                 worker=pid,
                 outcome="timed_out" if timed_out else "killed",
             )
-            place, last_statement = None, ""
+            place = None
             if noted:
-                memory, line, file, function, shape = _LINE.unpack_from(self._map, slot + _REQUEST.size)
+                memory, line, file, function = _LINE.unpack_from(self._map, slot + _REQUEST.size)
                 place = Location(_text(file), line, _text(function)) if file[0] else None
                 profile.counters["rss"] = memory
-                last_statement = _text(shape)
-            profile.findings.append(_finding(profile, place, last_statement))
+            profile.findings.append(_finding(profile, place))
             yield profile
 
     def _header(self, part: int) -> tuple[int, float, float, int]:
@@ -229,12 +224,10 @@ class WorkerSlots:
                 fcntl.lockf(self._file, fcntl.LOCK_UN, _PART, part * _PART)
 
 
-def _finding(profile: Profile, place: Location | None, last_statement: str) -> Finding:
+def _finding(profile: Profile, place: Location | None) -> Finding:
     message = f"{profile.outcome.replace('_', ' ')} after {profile.duration:.1f} s in {profile.name}"
     if place:
         message += f" at {place.file}:{place.line}"
-    if last_statement:
-        message += f"; its last statement was {last_statement}"
     return Finding(
         kind="lost_request",
         cause=profile.outcome,
@@ -244,7 +237,7 @@ def _finding(profile: Profile, place: Location | None, last_statement: str) -> F
         message=message,
         fix="Bound what it waits for (statement and connection time-outs), or move it to a job.",
         duration=profile.duration,
-        details={**profile.counters, **({"last_statement": last_statement} if last_statement else {})},
+        details={**profile.counters},
     )
 
 

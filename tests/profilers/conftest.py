@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from flask import Flask
 
 from profilers import Profilers
 from profilers.collect import Recording
+from profilers.extension import installed
 from profilers.recording import examine
 from tests.profilers.example import memory_engine
 
@@ -20,6 +22,17 @@ def engine() -> Iterator[sa.Engine]:
     engine = memory_engine()
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test's apps keep their profiles in its own folder, and nothing of them runs on afterwards."""
+    monkeypatch.setenv("FLASK_PROFILE_STORE", str(tmp_path / "profiles"))
+    before = set(installed)
+    yield
+    for extension in set(installed) - before:
+        if extension.worker is not None:
+            extension.worker.close()
 
 
 Profiled = Callable[..., tuple[Flask, list[Recording]]]

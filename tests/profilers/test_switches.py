@@ -5,8 +5,10 @@ import time
 import pytest
 
 from profilers import switches
+from profilers.plugin import Profiler
 from profilers.store import open_store
-from profilers.switches import Plan, Switch, SwitchError, Switches, WorkerStatus
+from profilers.switches import Switch, SwitchError, Switches, WorkerStatus
+from profilers.worker import Plan
 
 
 @pytest.fixture
@@ -14,9 +16,33 @@ def store(tmp_path):
     return open_store(tmp_path / "profiles")
 
 
-def plan(store, *configured, sampling=1.0, after=0.0) -> Plan:
+def named(name: str) -> Profiler:
+    profiler = Profiler(None)
+    profiler.name = name
+    return profiler
+
+
+PROFILERS = {name: named(name) for name in ("queries", "nplusone", "slow-queries", "pyinstrument")}
+
+
+class Chooser:
+    """Draws the names of the profilers for a request, as a worker does."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.active = plan.active
+
+    def choose(self, name: str) -> tuple[str, ...]:
+        active = self.active
+        if active is not None and active.draw is not None:
+            active = active.draw()
+        if active is None or (active.wants is not None and not active.wants(name)):
+            return ()
+        return tuple(profiler.name for profiler in active.profilers_of(name))
+
+
+def plan(store, *configured, after=0.0) -> Chooser:
     """What a worker makes of the store some seconds later."""
-    return Plan(configured, switches.status(store).switches.at(time.time() + after), sampling)
+    return Chooser(Plan(PROFILERS, configured, switches.status(store).switches.at(time.time() + after)))
 
 
 def test_what_was_switched_on_is_chosen(store):
@@ -82,7 +108,7 @@ def test_on_by_name_wakes_a_resting_profiler(store):
 
 
 def test_the_brake_leaves_out_whole_requests():
-    braked = Plan(["queries"], Switches(), sampling=0.25)
+    braked = Chooser(Plan(PROFILERS, ["queries"], Switches(), sampling=0.25))
     chosen = sum(bool(braked.choose("GET /")) for _ in range(10_000))
     assert 2000 < chosen < 3000
 
@@ -146,3 +172,10 @@ def test_other_times_are_refused(text):
 def test_other_shares_are_refused(text):
     with pytest.raises(SwitchError, match="expected such as"):
         switches.parse_share(text)
+
+
+def test_with_nothing_on_a_request_is_left_alone_and_with_everything_nothing_is_drawn(store):
+    assert plan(store).active is None
+    switched = plan(store, "queries").active
+    assert switched.draw is None
+    assert switched.wants is None

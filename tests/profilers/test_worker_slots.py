@@ -9,7 +9,7 @@ import time
 import pytest
 
 from profilers.profile import Location
-from profilers.worker_slots import REQUESTS, WorkerSlots
+from profilers.worker_slots import WorkerSlots
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -26,8 +26,9 @@ def this_file(frame):
 def die_in_request(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
+    slots.begin("GET /done")
+    slots.end()
     slots.begin("GET /healthy")
-    slots.end(slots.begin("GET /done"))
     slots.note_lines(this_file, older_than=0.0)
     ready.set()
     time.sleep(60)
@@ -80,7 +81,8 @@ def test_a_living_worker_is_left_alone(tmp_path):
 def end_in_order(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
-    slots.end(slots.begin("GET /done"))
+    slots.begin("GET /done")
+    slots.end()
     slots.close()
     ready.set()
     time.sleep(60)
@@ -107,9 +109,9 @@ def test_a_worker_killed_between_requests_tells_nothing(tmp_path):
 def abort(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
-    slot = slots.begin("GET /slow")
+    slots.begin("GET /slow")
     slots.abort(this_file)
-    slots.end(slot)  # the request's own clean-up still runs as the worker leaves
+    slots.end()  # the request's own clean-up still runs as the worker leaves
     slots.close()
     ready.set()
     time.sleep(60)
@@ -127,7 +129,8 @@ def test_a_request_whose_worker_was_given_up_has_timed_out(tmp_path):
 def begin_again(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
-    slots.end(slots.begin("GET /first"))
+    slots.begin("GET /first")
+    slots.end()
     slots.note_lines(this_file, older_than=0.0)
     slots.begin("GET /second")
     ready.set()
@@ -202,20 +205,34 @@ def two_threads(path, ready):
     time.sleep(60)
 
 
-def test_more_requests_than_slots_go_on_unnoted(tmp_path):
-    slots = WorkerSlots.of(tmp_path / "slots")
+def begin_in_three_threads(path, ready):
+    slots = WorkerSlots.of(path)
     slots.claim()
-    taken = [slots.begin("GET /") for _ in range(REQUESTS + 5)]
-    assert taken.count(0) == 5
-    for slot in taken:
-        slots.end(slot)
-    assert slots.begin("GET /") > 0
+    slots._free = type(slots._free)(list(slots._free)[:2])
+    begun = threading.Barrier(4)
+
+    def begin():
+        slots.begin("GET /")
+        begun.wait()
+        time.sleep(60)
+
+    for _ in range(3):
+        threading.Thread(target=begin, daemon=True).start()
+    begun.wait()
+    ready.set()
+    time.sleep(60)
+
+
+def test_more_requests_than_slots_go_on_unnoted(tmp_path):
+    run_and_kill(tmp_path / "slots", begin_in_three_threads)
+    assert len(WorkerSlots.of(tmp_path / "slots").collect_dead()) == 2
 
 
 def test_before_it_has_a_part_nothing_is_noted(tmp_path):
     slots = WorkerSlots.of(tmp_path / "slots")
-    assert slots.begin("GET /") == 0
-    slots.end(0)
+    slots.begin("GET /")
+    slots.end()
+    assert not any(slots._map[:])
 
 
 def test_only_its_owner_can_read_the_file(tmp_path):

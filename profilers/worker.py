@@ -1,0 +1,277 @@
+"""What runs beside the requests of one worker: the writer, the switches, the brake, the notes of what runs.
+
+Each does its part in the writer's thread, twice a second; a request only draws which profilers it gets, notes
+its name, and puts its profile into the queue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+
+from profilers import options, switches
+from profilers.brake import LIMIT, Brake
+from profilers.collect import Recording
+from profilers.location import find_site, resolve
+from profilers.plugin import Profiler, call_hook
+from profilers.profile import Location, Profile
+from profilers.recording import Active, examine
+from profilers.storage.keeper import Keeper
+from profilers.store import Limits, Store, default_folder, matches, open_store
+from profilers.switches import ALL, Switch, Switches, WorkerStatus
+from profilers.worker_slots import WorkerSlots
+from profilers.writer import Writer
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+log = logging.getLogger("profilers")
+
+SAY_SECONDS = 10.0
+GIVE_UP_SECONDS = 60.0
+"""A store that fails for so long stops the profilers until it is back."""
+
+
+class Drawn(Active):
+    """The profilers that the draw gave one request, some of them for certain endpoints only."""
+
+    __slots__ = ("_scopes",)
+
+    def __init__(self, profilers: Mapping[str, Profiler[Any]], drawn: Sequence[Switch]) -> None:
+        names = dict.fromkeys(name for switch in drawn for name in switch.profilers)
+        everywhere = any(switch.endpoint == ALL for switch in drawn)
+        super().__init__(
+            (profilers[name] for name in names if name in profilers), wants=None if everywhere else self.meant
+        )
+        self._scopes = tuple((switch.endpoint, frozenset(switch.profilers)) for switch in drawn)
+
+    def meant(self, name: str) -> bool:
+        """Whether any of them is for this endpoint."""
+        return any(matches(endpoint, name) for endpoint, _ in self._scopes)
+
+    def profilers_of(self, name: str) -> tuple[Profiler[Any], ...]:
+        """Those that are for this endpoint."""
+        names = {
+            each for endpoint, profilers in self._scopes if matches(endpoint, name) for each in profilers
+        }
+        return tuple(profiler for profiler in self.profilers if profiler.name in names)
+
+
+class Plan:
+    """Which profilers the requests of a worker are given; never changed, replaced whole.
+
+    `profilers` are those that exist by name, `configured` the names that the configuration switches on.
+    """
+
+    def __init__(
+        self,
+        profilers: Mapping[str, Profiler[Any]],
+        configured: Sequence[str],
+        state: Switches,
+        sampling: float = 1.0,
+    ) -> None:
+        base = state.configured(configured)
+        self._switches = ((Switch(base),) if base else ()) + state.on
+        self._profilers = profilers
+        self._sampling = sampling
+        self._always = sampling >= 1 and all(switch.sample >= 1 for switch in self._switches)
+        self._known: dict[tuple[Switch, ...], Active | None] = {(): None}
+
+    @property
+    def active(self) -> Active | None:
+        """What the extension is to run: None for nothing."""
+        if self._always or not self._switches:
+            return self._of(self._switches)
+        return Active((), draw=self.draw)
+
+    def draw(self) -> Active | None:
+        """The profilers of one request, whose endpoint is not known yet; None for none."""
+        if self._sampling < 1 and random.random() >= self._sampling:  # noqa: S311 - no secret depends on it
+            return None
+        return self._of(
+            tuple(
+                switch
+                for switch in self._switches
+                if switch.sample >= 1 or random.random() < switch.sample  # noqa: S311
+            )
+        )
+
+    def _of(self, drawn: tuple[Switch, ...]) -> Active | None:
+        if drawn not in self._known:
+            self._known[drawn] = Drawn(self._profilers, drawn)
+        return self._known[drawn]
+
+
+class Worker:
+    """One for each app and process.
+
+    `activate` is called with what is to run from the next request on, whenever that changes.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        StoreError: `PROFILE_STORE` is neither a path nor the URL of a PostgreSQL database.
+    """
+
+    def __init__(
+        self, app: Flask, profilers: Sequence[Profiler[Any]], activate: Callable[[Active | None], None]
+    ) -> None:
+        self.store = store_of(app)
+        self.brake = Brake(options.parse("PROFILE_BRAKE", _setting(app, "PROFILE_BRAKE", LIMIT), float))
+        self.slots = _slots(app, self.store)
+        self.writer = Writer(self.store, self._examine, (self._note, self._look, self._say))
+        self._app = app
+        self._configured = tuple(profiler.name for profiler in profilers)
+        self._profilers = {profiler.name: profiler for profiler in profilers}
+        self._refused: set[str] = set()
+        self._activate = activate
+        self._state = Switches()
+        self._resting = False
+        self._next_say = 0.0
+        activate(Plan(self._profilers, self._configured, self._state).active)
+
+    def start(self) -> None:
+        """Called in each process that serves requests, after the fork."""
+        if self.slots is not None:
+            self.slots.claim()
+        self.writer.start()
+
+    def begin(self, name: str) -> None:
+        """A request to this endpoint begins in this thread."""
+        if self.slots is not None:
+            self.slots.begin(name)
+
+    def end(self) -> None:
+        """The request of this thread has ended."""
+        if self.slots is not None:
+            self.slots.end()
+
+    def put(self, profile: Profile) -> None:
+        """Take a finished profile, unexamined."""
+        self.writer.put(profile)
+
+    def abort(self) -> None:
+        """The server gave this process up: what was finished is written, what runs has timed out."""
+        if self.slots is not None:
+            self.slots.abort(locate)
+        self.writer.close(timeout=1.0)
+
+    def close(self) -> None:
+        """The process ends in order: write what is queued."""
+        self.writer.close()
+        if self.slots is not None:
+            self.slots.close()
+
+    def _examine(self, profile: Profile) -> None:
+        if not isinstance(profile, Recording):  # of a request that was lost: there is nothing to look at
+            return
+        if profile.kind == "request":  # a block is examined by `record`
+            active = profile.active
+            chosen = active.profilers_of(profile.name) if isinstance(active, Drawn) else active.profilers
+            examine(profile, chosen)
+            self.brake.request(profile.duration, profile.hooks if profile.timed else None)
+        profile.host = _HOST
+        profile.worker = os.getpid()
+
+    def _note(self, _: Keeper | None) -> None:
+        """Note the lines of long requests, and tell of those that were lost with their workers."""
+        if self.slots is not None:
+            self.slots.note_lines(locate)
+            for profile in self.slots.collect_dead():
+                log.warning("%s (worker %d)", profile.findings[0].message, profile.worker)
+                self.writer.put(profile)
+
+    def _look(self, keeper: Keeper | None) -> None:
+        """Look whether a switch was turned, one has run out, or the brake moved."""
+        braked = self.brake.adjust(self.writer.cpu)
+        if keeper is None:
+            since = self.writer.failing_since
+            if since is not None and time.monotonic() - since > GIVE_UP_SECONDS and not self._resting:
+                log.warning("the profilers rest until the store can be written to")
+                self._resting = True
+                self._activate(None)
+            return
+        with keeper.connection.transaction(write=False) as connection:
+            state = switches.read(connection).at(time.time())
+        if braked or self._resting or state != self._state:
+            self._resting = False
+            for switch in state.on:
+                self._create(switch.profilers)
+            self._state = state
+            self._activate(Plan(self._profilers, self._configured, state, self.brake.sampling).active)
+            self._next_say = 0.0
+
+    def _create(self, names: Sequence[str]) -> None:
+        """Profilers that were switched on and that the configuration does not name."""
+        for name in names:
+            if name in self._profilers or name in self._refused:
+                continue
+            try:
+                profiler = options.create(name, self._app.config)
+            except options.ConfigError as error:
+                self._refused.add(name)
+                log.warning("cannot be switched on: %s", error.message)
+                continue
+            call_hook(profiler, "on_app", self._app)
+            call_hook(profiler, "on_worker_start")
+            self._profilers = {**self._profilers, name: profiler}
+
+    def _say(self, keeper: Keeper | None) -> None:
+        """Tell `flask profile status` how this worker is."""
+        if keeper is None or time.monotonic() < self._next_say:
+            return
+        self._next_say = time.monotonic() + SAY_SECONDS
+        status = WorkerStatus(
+            _HOST, os.getpid(), time.time(), self.brake.sampling, self.brake.cost, self.writer.left_out
+        )
+        with keeper.connection.transaction(write=True) as connection:
+            switches.say(connection, status)
+
+
+def store_of(app: Flask) -> Store:
+    """The store that an app's settings name.
+
+    Raises:
+        ConfigError, StoreError: a setting is wrong.
+    """
+    limits = {}
+    for field in dataclasses.fields(Limits):
+        key = f"PROFILE_STORE_{field.name.upper()}"
+        value = options.parse(key, _setting(app, key, field.default), type(field.default))
+        if value <= 0:
+            raise options.ConfigError(f"{key}={value}: expected more than 0")
+        limits[field.name] = value
+    where = options.setting("PROFILE_STORE", app.config)
+    return open_store(where or default_folder(app.instance_path), Limits(**limits))
+
+
+def locate(frame: FrameType) -> Location | None:
+    """The innermost line of the project on a stack."""
+    site = find_site(frame)
+    return resolve(site) if site is not None else None
+
+
+def _setting(app: Flask, key: str, default: Any) -> Any:
+    value = options.setting(key, app.config)
+    return default if value is None else value
+
+
+def _slots(app: Flask, store: Store) -> WorkerSlots | None:
+    """The notes lie beside the store's file, or where it would be."""
+    path = store.database.path
+    folder = path.parent if path is not None else default_folder(app.instance_path)
+    try:
+        return WorkerSlots.of(folder / "running")
+    except OSError as error:
+        log.warning("running requests cannot be noted in %s: %s", folder, error)
+        return None
+
+
+_HOST = socket.gethostname()
