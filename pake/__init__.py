@@ -16,7 +16,7 @@ from pake.config import Settings, SettingsError, load_settings
 from pake.extensions import db, limiter, migrate
 from pake.guard import REQUEST_ID, Guard
 from pake.json import OrjsonProvider
-from pake.registry import models as registry_models  # noqa: F401 - so that migrations see its tables
+from pake.registry.views import bp as registry
 from pake.system import metrics, openapi
 from pake.system.views import bp as system
 
@@ -64,6 +64,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     openapi.init_app(app)
     app.register_blueprint(system)
     app.register_blueprint(auth)
+    app.register_blueprint(registry)
     app.cli.add_command(cli)
     with app.app_context():
         sql_log.init_app(app, db.engine, settings)

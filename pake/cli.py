@@ -12,8 +12,11 @@ from pake.auth import accounts, passwords
 from pake.auth.models import User
 from pake.errors import Problem
 from pake.extensions import db
+from pake.registry.demo import add_demo_services
 
 cli = AppGroup("pake", help="Accounts and maintenance of the service.")
+
+DEMO_ADMIN = "demo-admin"
 
 password_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
@@ -77,6 +80,24 @@ def delete_user(name: str) -> None:
 def disable_user(name: str, undo: bool) -> None:
     """Shut an account out, with all tokens it has."""
     accounts.disable(_user_id(name), disabled=not undo)
+
+
+@cli.command()
+@click.option("--services", default=100, show_default=True, type=click.IntRange(0, 100_000))
+@click.option("--checks", default=50, show_default=True, type=click.IntRange(0, 1_000_000))
+@click.option("--metrics", default=50, show_default=True, type=click.IntRange(0, 1_000_000))
+def demo_data(services: int, checks: int, metrics: int) -> None:
+    """Add services with a history and an administrator; what is there already stays as it is.
+
+    --checks and --metrics are rows for each service.
+    """
+    added = add_demo_services(db.session(), services=services, health_checks=checks, metrics=metrics)
+    db.session.commit()
+    click.echo(f"added {added} services, each with {checks} health checks and {metrics} metrics")
+    if not db.session.scalar(select(User.id).where(User.username == DEMO_ADMIN)):
+        password = _password(from_stdin=False)
+        accounts.create(DEMO_ADMIN, password, email=None, full_name="Demo administrator", role="admin")
+        click.echo(f"created admin {DEMO_ADMIN}")
 
 
 @cli.command()

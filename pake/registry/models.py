@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship, synonym
 
 from pake.extensions import Base
 
@@ -39,6 +39,7 @@ class ServiceRegistry(Base):
     """A service that is watched. Deleting it deletes its history."""
 
     __tablename__ = "service_registry"
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - SQLAlchemy's name and type
     __table_args__ = (
         CheckConstraint(
             "environment IN ('development', 'testing', 'staging', 'production')", name="environment"
@@ -89,6 +90,7 @@ class ServiceHealthCheck(Base):
     )
 
     health_check_id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    id: Mapped[int] = synonym("health_check_id")
     service_id: Mapped[UUID] = mapped_column(ForeignKey(ServiceRegistry.service_id, ondelete="CASCADE"))
     status: Mapped[HealthStatus] = mapped_column(String(20))
     response_time_ms: Mapped[float | None]
@@ -106,6 +108,7 @@ class ServiceMetrics(Base):
     __table_args__ = (Index("ix_service_metrics_newest", "service_id", *_newest("metric_id")),)
 
     metric_id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    id: Mapped[int] = synonym("metric_id")
     service_id: Mapped[UUID] = mapped_column(ForeignKey(ServiceRegistry.service_id, ondelete="CASCADE"))
     metric_name: Mapped[str] = mapped_column(String(100))
     metric_value: Mapped[float]

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select, true, tuple_
@@ -38,6 +38,8 @@ from pake.registry.models import (
     ServiceStatus,
 )
 
+History = type[ServiceHealthCheck] | type[ServiceMetrics]
+HistoryT = TypeVar("HistoryT", bound=ServiceHealthCheck | ServiceMetrics)
 Histories = InstrumentedAttribute[Any]
 """`ServiceRegistry.health_checks` or `ServiceRegistry.metrics`."""
 
@@ -156,16 +158,25 @@ def list_health_checks_with_services(
     Args:
         before: timestamp and id of the last row of the page before.
     """
-    statement = (
-        select(ServiceHealthCheck)
-        .options(joinedload(ServiceHealthCheck.service, innerjoin=True))
-        .order_by(ServiceHealthCheck.timestamp.desc(), ServiceHealthCheck.health_check_id.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        key = tuple_(ServiceHealthCheck.timestamp, ServiceHealthCheck.health_check_id)
-        statement = statement.where(key < before)
-    return session.scalars(statement).all()
+    statement = _newest_first(ServiceHealthCheck, before, limit)
+    return session.scalars(statement.options(joinedload(ServiceHealthCheck.service, innerjoin=True))).all()
+
+
+def list_history(
+    session: Session,
+    history: type[HistoryT],
+    service_id: UUID,
+    *,
+    before: tuple[datetime, int] | None = None,
+    limit: int = 100,
+) -> Sequence[HistoryT]:
+    """The health checks or metrics of one service, newest first. 1 statement.
+
+    Args:
+        before: timestamp and id of the last row of the page before.
+    """
+    statement = _newest_first(history, before, limit)
+    return session.scalars(statement.where(history.service_id == service_id)).all()
 
 
 def _one(session: Session, service_id: UUID, *options: ORMOption) -> ServiceRegistry | None:
@@ -212,8 +223,16 @@ def _newest(history: Histories, limit: int) -> tuple[Any, list[ColumnElement[Any
         .lateral()
     )
     newest = aliased(mapper.class_, rows)
-    key = mapper.get_property_by_column(mapper.primary_key[0]).key
-    return newest, [newest.timestamp.desc(), getattr(newest, key).desc()]
+    return newest, [newest.timestamp.desc(), newest.id.desc()]
+
+
+def _newest_first(
+    history: type[HistoryT], before: tuple[datetime, int] | None, limit: int
+) -> Select[HistoryT]:
+    statement = select(history).order_by(history.timestamp.desc(), history.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(tuple_(history.timestamp, history.id) < before)
+    return statement
 
 
 def _page(wanted: Filter) -> Select[ServiceRegistry]:

@@ -23,7 +23,7 @@ from pydantic import (
 
 from pake.errors import Problem
 from pake.registry.models import Environment, HealthStatus, ServiceStatus
-from pake.schemas import In, Int4, Int8, Out, Page, Text, without_nul
+from pake.schemas import In, Int4, Int8, Out, Page, Text
 
 MAX_BATCH = 1000
 PAST = timedelta(days=30)
@@ -264,8 +264,8 @@ class HealthCheckWithServicePage(Page[HealthCheckWithService]):
     """Health checks of all services, newest first, each with its service."""
 
 
-NameKey = tuple[Annotated[str, AfterValidator(without_nul)]]
-TimeKey = tuple[datetime, Int8]
+NAME_KEY = TypeAdapter(tuple[Text])
+TIME_KEY = TypeAdapter(tuple[AwareDatetime, Int8])
 """What a cursor holds: the key of the last row of a page."""
 
 
@@ -274,7 +274,7 @@ def to_cursor(*key: Any) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(key)).decode()
 
 
-def from_cursor(kind: type[Key], cursor: str | None) -> Key | None:
+def from_cursor(key: TypeAdapter[Key], cursor: str | None) -> Key | None:
     """The key in a cursor of ours.
 
     Raises:
@@ -283,6 +283,6 @@ def from_cursor(kind: type[Key], cursor: str | None) -> Key | None:
     if cursor is None:
         return None
     try:
-        return TypeAdapter(kind).validate_json(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        return key.validate_json(base64.b64decode(cursor, altchars=b"-_", validate=True))
     except (binascii.Error, ValidationError):
         raise Problem(422, "`cursor` is not the `next_cursor` of a page.") from None

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apiflask import APIFlask
 
-from pake import embedded
+from pake import create_app, embedded
+from pake.auth import accounts, passwords, tokens
+from pake.auth.models import Role
+from pake.config import Settings
+from pake.extensions import db
 
 if os.geteuid() != 0:  # what only root can try
     collect_ignore = ["test_embedded_as_root.py"]
@@ -30,3 +35,37 @@ def folder(place: Path) -> Iterator[Path]:
     """Where an embedded server may be started; stopped after the test."""
     yield place / "postgres"
     embedded.stop(place / "postgres")
+
+
+@pytest.fixture
+def app(database_url: str) -> Iterator[APIFlask]:
+    """The service on a fresh database; pytest-flask's `client` speaks to it."""
+    app = create_app(Settings(database_url=database_url))
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _push_request_context() -> None:
+    """Instead of pytest-flask's own, whose context all requests of a test, and so their session, would share."""
+
+
+def signed_in(app: APIFlask, username: str, role: Role) -> dict[str, str]:
+    """The Authorization header of a new account."""
+    with app.app_context():
+        pair = tokens.open_family(accounts.create(username, passwords.generate(24), role=role))
+        db.session.commit()
+    return {"Authorization": f"Bearer {pair.access_token}"}
+
+
+@pytest.fixture
+def user(app: APIFlask) -> dict[str, str]:
+    """The Authorization header of an account with the role `user`."""
+    return signed_in(app, "ursula", "user")
+
+
+@pytest.fixture
+def admin(app: APIFlask) -> dict[str, str]:
+    """The Authorization header of an account with the role `admin`."""
+    return signed_in(app, "ada", "admin")

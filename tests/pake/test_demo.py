@@ -1,0 +1,20 @@
+"""Demo data is added once and leaves what is there alone."""
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pake.registry.demo import add_demo_services
+from pake.registry.models import ServiceHealthCheck, ServiceMetrics, ServiceRegistry
+
+
+def test_demo_data_is_added_once(database_url: str) -> None:
+    engine = sa.create_engine(database_url)
+    with Session(engine) as session:
+        assert add_demo_services(session, services=10, health_checks=5, metrics=3) == 10
+        assert add_demo_services(session, services=12, health_checks=5, metrics=3) == 2
+        counts = [
+            session.scalar(sa.select(sa.func.count()).select_from(table))
+            for table in (ServiceRegistry, ServiceHealthCheck, ServiceMetrics)
+        ]
+    engine.dispose()
+    assert counts == [12, 60, 36]
