@@ -48,7 +48,7 @@ def app(database_url: str) -> Iterator[APIFlask]:
 
 @pytest.fixture(autouse=True)
 def _push_request_context() -> None:
-    """Instead of pytest-flask's own, whose context all requests of a test, and so their session, would share."""
+    """Instead of pytest-flask's: in its context all requests of a test would share one session."""
 
 
 def signed_in(app: APIFlask, username: str, role: Role) -> dict[str, str]:
