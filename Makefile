@@ -27,6 +27,13 @@ RUN := .venv/run.stamp
 TEST := .venv/test.stamp
 DEV := .venv/dev.stamp
 
+.PHONY: run
+run: $(RUN) ## Start the service on 127.0.0.1:8000 with a database and demo data; Ctrl-C stops all
+	@echo "==> demo data, once"
+	@PATH=$(BIN):$$PATH python -m pake.embedded run -- sh -c 'flask db upgrade && flask pake demo-data'
+	@echo "==> http://127.0.0.1:8000"
+	@exec $(BIN)/gunicorn
+
 .PHONY: test
 test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)

@@ -13,14 +13,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import flask_migrate
 from gunicorn.arbiter import Arbiter
 
 from pake import create_app, embedded
 from pake.config import SettingsError, load_settings
-from pake.extensions import migrate
 from pake.worker import Worker
 
 try:
@@ -115,8 +113,6 @@ def _start_database() -> None:
     except embedded.EmbeddedPostgresError as error:
         sys.exit(f"embedded PostgreSQL: {error}")
     os.environ["DATABASE_URL"] = url
-    if not Path(migrate.directory).exists():
-        return
     # In a child, so that the workers are forked from a process without connections and threads.
     migration = multiprocessing.get_context("fork").Process(target=_migrate)
     migration.start()

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-import flask_migrate
 import pytest
 import sqlalchemy as sa
 
-from pake import create_app, embedded
-from pake.config import load_settings
-from pake.extensions import db
+from pake import embedded
 
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
 """A test's data need not survive a power cut."""
@@ -35,7 +36,7 @@ def autocommit(url: str) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def postgres_for_the_run() -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of the server that this run uses, for a role that may create databases."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
@@ -51,42 +52,6 @@ def postgres_for_the_run() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-class OneServer:
-    """In the process that starts the xdist workers: starts the server before them, stops it at the end."""
-
-    def __init__(self) -> None:
-        self.context = postgres_for_the_run()
-        self.url: str | None = None
-
-    def start(self) -> str:
-        if self.url is None:
-            self.url = self.context.__enter__()
-        return self.url
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: object) -> None:
-        node.workerinput["server_url"] = self.start()  # type: ignore[attr-defined]
-
-    def pytest_unconfigure(self) -> None:
-        if self.url is not None:
-            self.context.__exit__(None, None, None)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(OneServer(), "one_server")
-
-
-@pytest.fixture(scope="session")
-def server_url(request: pytest.FixtureRequest) -> str:
-    """The run's PostgreSQL server, as a role that may create databases. Most tests want `database_url`."""
-    if workerinput := getattr(request.config, "workerinput", None):
-        return str(workerinput["server_url"])
-    one_server = request.config.pluginmanager.get_plugin("one_server")
-    assert isinstance(one_server, OneServer)
-    return one_server.start()
-
-
 @contextmanager
 def new_database(server_url: str, template: str = "template1") -> Iterator[str]:
     """A database that exists inside the block, copied from `template`."""
@@ -100,32 +65,69 @@ def new_database(server_url: str, template: str = "template1") -> Iterator[str]:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-def empty_database_url(server_url: str) -> Iterator[str]:
-    """A fresh database without a table, dropped after the test."""
-    with new_database(server_url) as url:
-        yield url
+def migrate(url: str) -> None:
+    """Bring a database up to date as a user would, in a process of its own."""
+    with tempfile.TemporaryDirectory() as instance:
+        subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "pake", "db", "upgrade"],
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | {"DATABASE_URL": url, "INSTANCE_PATH": instance},
+            check=True,
+        )
+
+
+class Server(NamedTuple):
+    """The run's server, and a migrated database on it that is there to be copied."""
+
+    url: str
+    template: str
+
+
+class OneServer:
+    """In the process that starts the xdist workers: starts the server before them, stops it at the end."""
+
+    def __init__(self) -> None:
+        self.stack = ExitStack()
+
+    @cached_property
+    def server(self) -> Server:
+        url = self.stack.enter_context(postgres())
+        template = self.stack.enter_context(new_database(url))
+        migrate(template)
+        return Server(url, str(sa.make_url(template).database))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: object) -> None:
+        node.workerinput["server"] = tuple(self.server)  # type: ignore[attr-defined]
+
+    def pytest_unconfigure(self) -> None:
+        self.stack.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(OneServer(), "one_server")
 
 
 @pytest.fixture(scope="session")
-def migrated_template(server_url: str) -> str:
-    """Name of a database with the migrations of `pake` applied; the first worker makes it."""
-    name = "migrated_template"
-    with autocommit(server_url) as connection:
-        connection.exec_driver_sql("SELECT pg_advisory_lock(1)")
-        exists = sa.text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)")
-        if not connection.scalar(exists, {"name": name}):
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-            url = sa.make_url(server_url).set(database=name).render_as_string(hide_password=False)
-            app = create_app(load_settings(database_url=url, secret_key="for tests only " * 3))
-            with app.app_context():
-                flask_migrate.upgrade()
-                db.engine.dispose()
-    return name
+def server(request: pytest.FixtureRequest) -> Server:
+    """The run's PostgreSQL server, as a role that may create databases. Most tests want `database_url`."""
+    if workerinput := getattr(request.config, "workerinput", None):
+        return Server(*workerinput["server"])
+    one_server = request.config.pluginmanager.get_plugin("one_server")
+    assert isinstance(one_server, OneServer)
+    return one_server.server
 
 
 @pytest.fixture
-def database_url(server_url: str, migrated_template: str) -> Iterator[str]:
+def empty_database_url(server: Server) -> Iterator[str]:
+    """A fresh database without a table, dropped after the test."""
+    with new_database(server.url) as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(server: Server) -> Iterator[str]:
     """A fresh, migrated database, dropped after the test."""
-    with new_database(server_url, migrated_template) as url:
+    with new_database(server.url, server.template) as url:
         yield url

@@ -18,7 +18,8 @@ PostgreSQL refuses to run as root, so root's server runs as the owner of `data/`
 inside `data/` (its path is then `/proc/self/cwd`), and binaries that user cannot reach are copied to a
 temporary folder.
 
-`python -m pake.embedded status|run [FOLDER]` tells about a server, or runs one until Ctrl-C.
+`python -m pake.embedded status` tells about the server, `… run [COMMAND]` runs it until Ctrl-C, or for as
+long as the command runs.
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from pake import embedded
+from tests.servers import ROOT
 
 FAST = {"fsync": "off", "shared_buffers": "1MB", "max_connections": "20"}
 
@@ -66,3 +69,32 @@ def test_stop_leaves_no_server(folder: Path) -> None:
     embedded.stop(folder)
     assert not Path(f"/proc/{server}").exists()
     assert embedded.status(folder) == embedded.Status(folder, running=False)
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pake.embedded", "--folder", str(folder), *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_a_command_may_borrow_a_server_for_as_long_as_it_runs(folder: Path) -> None:
+    done = command(
+        folder, "run", "--", sys.executable, "-c", "import os; print(os.environ['DATABASE_URL']); exit(7)"
+    )
+    assert done.stdout.startswith("postgresql+psycopg2://")
+    assert done.returncode == 7
+    assert command(folder, "status").stdout == "not running\n"
+    assert command(folder, "status").returncode == 3
+
+
+def test_a_command_that_does_not_exist_is_one_line(folder: Path) -> None:
+    done = command(folder, "run", "no-such-command")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1:] == ["[Errno 2] No such file or directory: 'no-such-command'"]
+    assert not embedded.status(folder).running
+
+
+def test_status_tells_of_a_running_server(folder: Path) -> None:
+    embedded.start(folder, settings=FAST)
+    assert command(folder, "status").stdout.endswith(f"of process {os.getpid()}\n")

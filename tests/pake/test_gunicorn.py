@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 
 from pake import embedded
-from tests.servers import command, environment, gunicorn, wait_for
+from tests.servers import Server, command, environment, gunicorn, wait_for
 
 UNREACHABLE = "postgresql://nobody:nothing@127.0.0.1:1/nowhere"
 
 
 def alive(pid: int | None) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def both_workers(server: Server) -> list[int]:
+    """The process ids of the two workers, once both are there."""
+    wait_for(lambda: len(server.workers()) == 2)
+    return server.workers()
 
 
 def refused(folder: Path, **settings: str) -> tuple[int, list[str]]:
@@ -149,7 +155,7 @@ def test_slots_stay_few_however_often_the_service_is_reloaded(tmp_path: Path) ->
     (tmp_path / "gunicorn.conf.py").write_text(REPORT_SLOTS.format(root=str(configuration)))
     with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE, WEB_CONCURRENCY="2") as server:
         for _ in range(3):
-            before = server.workers()
+            before = both_workers(server)
             server.process.send_signal(signal.SIGHUP)
             wait_for(lambda before=before: len(server.workers()) == 2 and not {*server.workers()} & {*before})
         wait_for(lambda: len(slots(server.workers(), server.log)) == 2)
@@ -159,7 +165,7 @@ def test_slots_stay_few_however_often_the_service_is_reloaded(tmp_path: Path) ->
 def test_a_reload_keeps_the_database(place: Path) -> None:
     with gunicorn(place) as server:
         database = embedded.status(place / "instance/postgres")
-        before = server.workers()
+        before = both_workers(server)
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(server.workers()) == 2 and not {*server.workers()} & {*before})
         assert embedded.status(place / "instance/postgres") == database
@@ -168,7 +174,7 @@ def test_a_reload_keeps_the_database(place: Path) -> None:
 
 def test_a_bad_configuration_on_reload_leaves_the_old_workers_serving(tmp_path: Path) -> None:
     with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE) as server:
-        before = server.workers()
+        before = both_workers(server)
         (tmp_path / ".env").write_text("SLOW_QUERY_THRESHOLD_MS=abc\n")
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "the old workers go on serving: SLOW_QUERY_THRESHOLD_MS" in server.log)
