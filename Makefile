@@ -28,9 +28,7 @@ TEST := .venv/test.stamp
 DEV := .venv/dev.stamp
 
 .PHONY: run
-run: $(RUN) ## Start the service on 127.0.0.1:8000 with a database and demo data; Ctrl-C stops all
-	@echo "==> demo data, once"
-	@PATH=$(BIN):$$PATH python -m pake.embedded run -- sh -c 'flask db upgrade && flask pake demo-data'
+run: $(RUN) ## Start the service on 127.0.0.1:8000 with its own database; Ctrl-C stops all
 	@echo "==> http://127.0.0.1:8000"
 	@exec $(BIN)/gunicorn
 
