@@ -9,6 +9,7 @@ service's modules are loaded once, before the workers are forked, so new code ne
 
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -44,17 +45,16 @@ graceful_timeout = 30
 control_socket_disable = True  # its path would be shared by all instances of one user
 
 _postgres = settings.instance_path / "postgres"
-_metrics: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def on_starting(server: Arbiter) -> None:
     """Before anything listens: what would go wrong later in many lines goes wrong here in one."""
     _refuse_a_taken_address(server)
-    settings.instance_path.mkdir(parents=True, exist_ok=True)
-    _metrics.append(tempfile.TemporaryDirectory(prefix="metrics-", dir=settings.instance_path))
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.path.abspath(_metrics[0].name)
     if settings.database_url is None:
         _start_database()
+    settings.instance_path.mkdir(parents=True, exist_ok=True)
+    metrics = tempfile.mkdtemp(prefix="metrics-", dir=settings.instance_path)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.path.abspath(metrics)
 
 
 def when_ready(server: Arbiter) -> None:
@@ -84,8 +84,7 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
 
 def on_exit(server: Arbiter) -> None:
     embedded.stop(_postgres)
-    for folder in _metrics:
-        folder.cleanup()
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
 
 def _refuse_a_taken_address(server: Arbiter) -> None:

@@ -184,3 +184,13 @@ def test_a_bad_configuration_on_reload_leaves_the_old_workers_serving(tmp_path: 
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(server.workers()) == 2 and not {*server.workers()} & {*before})
         assert server.get("/livez").status_code == 200
+
+
+def test_the_metrics_outlive_a_reload_and_not_the_service(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE) as server:
+        before = both_workers(server)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(server.workers()) == 2 and not {*server.workers()} & {*before})
+        assert server.get("/metrics").status_code == 200
+        assert len([*tmp_path.glob("instance/metrics-*")]) == 1
+    assert not [*tmp_path.glob("instance/metrics-*")]
