@@ -65,11 +65,11 @@ class Record(NamedTuple):
     parent: Any
     """Identity key of the instance that is loaded for."""
     parent_run: int
-    """Number of the load that filled that instance; 0 when it was not loaded."""
+    """Number of the load that filled that instance; -1 when it was not loaded."""
     expired: frozenset[str] | None
     """Attributes of the instance that had been expired; None when all had."""
     mark: int
-    """Loads numbered from here up to the next record's mark come from this statement."""
+    """Loads numbered from here up to the next mark come from this statement."""
     flush: int
     """Which flush of the profile it belongs to; 0 for none."""
     executemany: bool
@@ -305,7 +305,8 @@ def _note(
     executemany: bool,
     error: str = "",
 ) -> None:
-    load = run = mark = 0
+    load = 0
+    run = -1
     parent = expired = None
     options = context.execution_options.get("_sa_orm_load_options")
     if options is not None:
@@ -320,8 +321,8 @@ def _note(
         if state is not None:
             # An instance that is not stored yet has no key: the object itself tells it from others.
             parent = state.key or id(state)
-            run = state.runid or 0
-        mark = _new_run()
+            run = -1 if state.runid is None else state.runid
+    mark = _new_run()
     sql = context.compiled
     if sql is None or len(statement) > MAX_TEXT:
         sql = statement[:MAX_TEXT]

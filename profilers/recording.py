@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("profilers")
 
-DEFAULT = "queries"
+DEFAULT = "queries,nplusone"
 _requests = itertools.count()
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

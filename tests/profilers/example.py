@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, WriteOnlyMapped, mapped_column, relationship
@@ -59,6 +59,20 @@ class Item(Base):
     product: Mapped[Product] = relationship()
 
 
+class Employee(Base):
+    __tablename__ = "employee"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "employee"}
+
+
+class Manager(Employee):
+    __tablename__ = "manager"
+    id: Mapped[int] = mapped_column(sa.ForeignKey("employee.id"), primary_key=True)
+    budget: Mapped[int]
+    __mapper_args__: ClassVar = {"polymorphic_identity": "manager"}
+
+
 def fill(engine: sa.Engine, rows: int = 10) -> None:
     """As many customers, each with one order of two items, each of a product of its own."""
     Base.metadata.create_all(engine)
@@ -68,7 +82,7 @@ def fill(engine: sa.Engine, rows: int = 10) -> None:
             customer = Customer(name=f"customer {number}", email=f"{number}@example.org", region=region)
             products = [Product(name=f"product {number}.{each}") for each in "ab"]
             order = Order(customer=customer, items=[Item(product=each) for each in products])
-            session.add(order)
+            session.add_all([order, Manager(budget=number)])
             customer.visits.add_all([Visit(), Visit()])
         session.commit()
 

@@ -1,0 +1,241 @@
+"""Follows each lazy load back to the statement that queried the objects it starts from.
+
+A `Load` is all loads of one relationship (or of the same columns) along one chain from one place of the code:
+`select(Order)` in views.py -> Order.customer -> Customer.region. It holds the whole chain, because a loader
+option is only valid from the entity that the statement selects.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Mapper, RelationshipProperty
+
+from profilers.collect import COLUMNS, LAZY, Record, Recording
+
+MAX_EAGER_DEPTH = 4
+
+
+class Step(NamedTuple):
+    """One relationship of a chain."""
+
+    entity: type[Any]
+    key: str
+    eager: bool
+    """It is loaded eagerly already: an option only has to lead through it."""
+
+    def __str__(self) -> str:
+        return f"{self.entity.__name__}.{self.key}"
+
+    @property
+    def relationship(self) -> RelationshipProperty[Any]:
+        prop = self.entity.__mapper__.attrs[self.key]
+        assert isinstance(prop, RelationshipProperty)
+        return prop
+
+
+Steps = tuple[Step, ...]
+Place = tuple[Any, ...]
+
+
+class Owner(NamedTuple):
+    """What a record's rows became: objects at the end of a chain that began with `root`."""
+
+    root: Record | None
+    """The statement that somebody wrote; None when it ran before the profile."""
+    steps: Steps
+
+
+@dataclass
+class Load:
+    """The statements that loaded one relationship, or one set of columns, along one chain."""
+
+    root: Record | None
+    steps: Steps
+    columns: frozenset[str] = frozenset()
+    records: list[Record] = field(default_factory=list)
+    parents: set[Any] = field(default_factory=set)
+    uncounted: int = 0
+    """Further statements that were counted, not kept."""
+    uncounted_seconds: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return len(self.records) + self.uncounted
+
+    @property
+    def parent_count(self) -> int:
+        """Distinct instances that were loaded for; what was not kept counts as distinct."""
+        return len(self.parents) + self.uncounted
+
+    @property
+    def seconds(self) -> float:
+        return sum(each.ended - each.started for each in self.records) + self.uncounted_seconds
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(str(step) for step in self.steps)
+
+
+def entity_of(record: Record) -> type[Any]:
+    """The class that an ORM statement selects."""
+    entity: type[Any] = record.sql.statement._propagate_attrs["plugin_subject"].class_
+    return entity
+
+
+def place(record: Record) -> Place:
+    """The line and the statement, as something that can be compared."""
+    site = record.site
+    return (id(site.code), site.instruction) if site else (), record.text, record.load
+
+
+def path_of(record: Record) -> tuple[Any, ...]:
+    """SQLAlchemy's loader path of the statement: mapper, property, mapper, … or nothing."""
+    options = getattr(getattr(record.sql, "statement", None), "_compile_options", None)
+    path = getattr(options, "_current_path", None)
+    return tuple(path.path) if path else ()
+
+
+def steps_of(path: tuple[Any, ...]) -> Steps:
+    """The relationships of a loader path."""
+    return tuple(
+        Step(entity.class_, prop.key, True)
+        for entity, prop in zip(path[::2], path[1::2], strict=False)
+        if isinstance(prop, RelationshipProperty)
+    )
+
+
+class Chains:
+    """The loads of a profile, in the order of their first statement."""
+
+    def __init__(self, profile: Recording) -> None:
+        self._marks: list[int] = []
+        self._owners: list[Owner] = []
+        self._loads: dict[Any, Load] = {}
+        self._by_place: dict[Place, Load] = {}
+        self.others: list[Record] = []
+        """The statements that load nothing for an instance that is there already."""
+        for record in profile.records:
+            self._add(record)
+        for total in profile.overflow.values():
+            if total.sample.load:
+                load = self._by_place.get(place(total.sample)) or self._load(total.sample)
+                if load is not None:
+                    load.uncounted += total.count
+                    load.uncounted_seconds += total.duration
+
+    def __iter__(self) -> Iterator[Load]:
+        return iter(self._loads.values())
+
+    def _add(self, record: Record) -> None:
+        path = path_of(record)
+        eager = record.site is not None and record.site.call == "eager"
+        if record.load and not eager:
+            load = self._load(record)
+            if load is not None:
+                load.records.append(record)
+                load.parents.add(record.parent)
+                self._by_place.setdefault(place(record), load)
+                self._owns(record, Owner(load.root, load.steps))
+        elif path:
+            self._owns(record, self._eager(record, path))
+        else:
+            self.others.append(record)
+            self._owns(record, Owner(record, ()))
+
+    def _owns(self, record: Record, owner: Owner) -> None:
+        self._marks.append(record.mark)
+        self._owners.append(owner)
+
+    def _owner(self, record: Record) -> Owner:
+        """Of the parent instance: the last statement whose mark is below the number of its load."""
+        position = bisect_left(self._marks, record.parent_run) - 1
+        return self._owners[position] if position >= 0 else Owner(None, ())
+
+    def _load(self, record: Record) -> Load | None:
+        """The load that the record belongs to, made if it is the first."""
+        owner = self._owner(record)
+        options = getattr(getattr(record.sql, "statement", None), "_compile_options", None)
+        if options is None:
+            return None
+        if record.load == LAZY:
+            steps, columns = self._chain(owner, path_of(record)), frozenset[str]()
+        else:
+            own = steps_of(path_of(record))
+            longer = len(own) > len(owner.steps)
+            steps = _known(own, owner.steps) if longer else through(owner, entity_of(record))
+            columns = options._only_load_props or frozenset()
+        root = owner.root
+        key = (place(root) if root else None, tuple(map(str, steps)), columns, _cause_key(record))
+        return self._loads.setdefault(key, Load(root, steps, columns))
+
+    def _chain(self, owner: Owner, path: tuple[Any, ...]) -> Steps:
+        """From the root's entity to the relationship that is loaded.
+
+        The loader path holds all of it when the root has options of its own, else only the last step.
+        """
+        own = steps_of(path)
+        lazy = own[-1]._replace(eager=False)
+        if len(own) > len(owner.steps) + 1:
+            return (*_known(own[:-1], owner.steps), lazy)
+        if len(own) == len(owner.steps) + 1 and owner.steps:
+            return (*owner.steps, lazy)
+        return (*through(owner, lazy.entity), lazy)
+
+    def _eager(self, record: Record, path: tuple[Any, ...]) -> Owner:
+        """Whose eager load this is: of the parent instance, or of what was queried last."""
+        opener = self._owner(record) if record.load else (self._owners or [Owner(None, ())])[-1]
+        own = steps_of(path)
+        if opener.steps and own[0].entity is opener.steps[-1].relationship.mapper.class_ and len(own) == 1:
+            own = (*opener.steps, *own)
+        return Owner(opener.root, _known(own, opener.steps))
+
+
+def _known(steps: Steps, loaded: Steps) -> Steps:
+    """`steps`, each as eager as it was found to be."""
+    lazy = {str(step) for step in loaded if not step.eager}
+    return tuple(step._replace(eager=str(step) not in lazy) for step in steps)
+
+
+def _cause_key(record: Record) -> Any:
+    return (record.site.call if record.site else "") if record.load == COLUMNS else ""
+
+
+def through(owner: Owner, wanted: type[Any]) -> Steps:
+    """The owner's chain, led on through relationships that were joined, to an entity they reach."""
+    if owner.steps:
+        reached = owner.steps[-1].relationship.mapper
+        return (*owner.steps, *_joined(reached, wanted))
+    for mapper in _entities(owner.root):
+        if issubclass(wanted, mapper.class_) or issubclass(mapper.class_, wanted):
+            return ()
+    for mapper in _entities(owner.root):
+        if found := _joined(mapper, wanted):
+            return found
+    return ()
+
+
+def _entities(root: Record | None) -> list[Mapper[Any]]:
+    statement = getattr(root.sql, "statement", None) if root else None
+    descriptions = getattr(statement, "column_descriptions", None) or ()
+    entities = (each["entity"] for each in descriptions if each.get("entity") is not None)
+    return [entity.__mapper__ for entity in entities if hasattr(entity, "__mapper__")]
+
+
+def _joined(mapper: Mapper[Any], wanted: type[Any], depth: int = MAX_EAGER_DEPTH) -> Steps:
+    """The relationships mapped as joined that lead from one entity to another; the shortest way."""
+    waiting: list[tuple[Mapper[Any], Steps]] = [(mapper, ())]
+    while waiting:
+        reached, steps = waiting.pop(0)
+        if issubclass(wanted, reached.class_):
+            return steps
+        if len(steps) < depth:
+            waiting += [
+                (prop.mapper, (*steps, Step(reached.class_, prop.key, True)))
+                for prop in reached.relationships
+                if prop.lazy in ("joined", False)
+            ]
+    return ()
