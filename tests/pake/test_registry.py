@@ -262,9 +262,7 @@ def test_a_wrong_query_is_422(client: FlaskClient, user: Headers, query: str) ->
     assert client.get(f"/services?{query}", headers=user).status_code == 422
 
 
-@pytest.mark.parametrize(
-    "key", ['["2026-01-01T00:00Z",99999999999999999999]', '["yesterday",1]', "[]", "{}"]
-)
+@pytest.mark.parametrize("key", ['["2026-01-01T00:00Z",99999999999999999999]', '["yesterday",1]', "[]", "{}"])
 def test_a_cursor_that_is_none_of_ours_is_422(client: FlaskClient, user: Headers, key: str) -> None:
     cursor = base64.urlsafe_b64encode(key.encode()).decode()
     assert client.get("/health-checks", query_string={"cursor": cursor}, headers=user).status_code == 422
