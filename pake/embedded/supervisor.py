@@ -337,7 +337,7 @@ class Supervisor:
             socket = "/proc/self/cwd"
         settings = self.settings | {"unix_socket_directories": socket}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        with open(self.folder / "server.log", "ab") as log:
+        with open(self.folder / "server.log", "ab", opener=_create_private) as log:
             begin = log.tell()
             self.process = subprocess.Popen(  # noqa: S603 - the wheel's server
                 self.command("postgres", *options, cwd=self.data),

@@ -167,12 +167,12 @@ def test_a_forked_worker_that_ends_does_not_stop_the_server(folder: Path) -> Non
     assert value(url, "SELECT 1") == 1
 
 
-def test_an_interrupted_initialisation_is_begun_anew(folder: Path) -> None:
-    (folder / "data.new").mkdir(parents=True)
-    (folder / "data.new/PG_VERSION").write_text("18\n")
-    folder.chmod(0o711)
-    assert value(embedded.start(folder, settings=FAST), "SELECT 1") == 1
-    assert not (folder / "data.new").exists()
+def test_an_interrupted_initialisation_is_begun_anew(empty_folder: Path) -> None:
+    (empty_folder / "data.new").mkdir(parents=True)
+    (empty_folder / "data.new/PG_VERSION").write_text("18\n")
+    empty_folder.chmod(0o711)
+    assert value(embedded.start(empty_folder, settings=FAST), "SELECT 1") == 1
+    assert not (empty_folder / "data.new").exists()
 
 
 def test_a_lost_password_is_replaced(folder: Path) -> None:
@@ -198,14 +198,16 @@ def test_a_broken_setting_is_told_with_the_servers_own_words(folder: Path) -> No
     assert value(embedded.start(folder, settings=FAST), "SELECT 1") == 1
 
 
-def test_a_file_in_the_way_is_told_in_one_line(folder: Path) -> None:
-    folder.write_text("not a folder")
-    with pytest.raises(embedded.EmbeddedPostgresError, match=f"{folder} cannot be used .*set DATABASE_URL"):
-        embedded.start(folder)
+def test_a_file_in_the_way_is_told_in_one_line(empty_folder: Path) -> None:
+    empty_folder.write_text("not a empty_folder")
+    with pytest.raises(
+        embedded.EmbeddedPostgresError, match=f"{empty_folder} cannot be used .*set DATABASE_URL"
+    ):
+        embedded.start(empty_folder)
 
 
-def test_a_path_too_long_for_a_socket_gets_a_temporary_one(folder: Path) -> None:
-    deep = folder / ("long" * 30) / "postgres"
+def test_a_path_too_long_for_a_socket_gets_a_temporary_one(empty_folder: Path) -> None:
+    deep = empty_folder / ("long" * 30) / "postgres"
     url = embedded.start(deep, settings=FAST)
     with open(deep / "lock", "rb") as lock:
         (temporary,) = map(Path, embedded.supervisor.read_state(lock).temporary)
@@ -215,8 +217,8 @@ def test_a_path_too_long_for_a_socket_gets_a_temporary_one(folder: Path) -> None
     assert not temporary.exists()
 
 
-def test_a_temporary_folder_left_by_a_killed_supervisor_is_removed_by_the_next(folder: Path) -> None:
-    deep = folder / ("long" * 30) / "postgres"
+def test_a_temporary_folder_left_by_a_killed_supervisor_is_removed_by_the_next(empty_folder: Path) -> None:
+    deep = empty_folder / ("long" * 30) / "postgres"
     with owner(deep) as process:
         with open(deep / "lock", "rb") as lock:
             (temporary,) = map(Path, embedded.supervisor.read_state(lock).temporary)

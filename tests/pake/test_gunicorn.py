@@ -56,9 +56,34 @@ def test_with_a_database_url_no_database_is_started(tmp_path: Path, database_url
         assert not (tmp_path / "instance/postgres").exists()
 
 
-def test_a_database_out_of_reach_does_not_stop_the_start(tmp_path: Path) -> None:
-    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE) as server:
+def test_a_database_down_at_the_start_is_waited_for(tmp_path: Path, folder: Path) -> None:
+    url = embedded.start(folder)
+    embedded.stop(folder)
+    with gunicorn(tmp_path, DATABASE_URL=url) as server:
         assert server.get("/livez").status_code == 200
+        assert server.get("/readyz").status_code == 503
+        embedded.start(folder)
+        wait_for(lambda: server.get("/readyz").status_code == 200)
+
+
+def test_a_killed_database_comes_back_with_its_data_while_the_service_runs(place: Path) -> None:
+    with gunicorn(place) as server:
+        first = embedded.status(place / "instance/postgres").server_pid
+        assert first
+        assert server.get("/readyz").status_code == 200
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: embedded.status(place / "instance/postgres").server_pid not in (first, None))
+        wait_for(lambda: server.get("/readyz").status_code == 200)
+        assert "ended with status -9; starting it again" in server.log
+
+
+def test_ctrl_c_ends_all(place: Path) -> None:
+    with gunicorn(place) as server:
+        database = embedded.status(place / "instance/postgres")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        assert not alive(database.server_pid)
+        assert "Traceback" not in server.log
 
 
 def test_a_killed_master_takes_workers_and_database_with_it(place: Path) -> None:
