@@ -32,6 +32,16 @@ run: $(RUN) ## Start the service on 127.0.0.1:8000 with its own database; Ctrl-C
 	@echo "==> http://127.0.0.1:8000"
 	@exec $(BIN)/gunicorn
 
+SCENARIOS := smoke normal peak stress endurance
+.PHONY: $(SCENARIOS:%=perf-%)
+perf-smoke: ## Drive the service with 10 users for a minute: a table, a verdict, reports/smoke/
+perf-normal: ## 100 users, 10 minutes (USERS=20 RUN_TIME=2m make it smaller, here and below)
+perf-peak: ## 500 users, 5 minutes
+perf-stress: ## 1000 users, 3 minutes
+perf-endurance: ## 50 users, 30 minutes
+$(SCENARIOS:%=perf-%): perf-%: $(RUN)
+	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) $(ARGS)
+
 .PHONY: test
 test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)

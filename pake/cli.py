@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 
 import click
@@ -9,7 +11,7 @@ from flask.cli import AppGroup
 from sqlalchemy import delete, select
 
 from pake.auth import accounts, passwords
-from pake.auth.models import User
+from pake.auth.models import Role, User
 from pake.errors import Problem
 from pake.extensions import db
 from pake.registry.demo import add_demo_services
@@ -19,6 +21,7 @@ cli = AppGroup("pake", help="Accounts and maintenance of the service.")
 DEMO_ADMIN = "demo-admin"
 
 password_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+role_option = click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
 
 
 def _password(from_stdin: bool) -> str:
@@ -39,7 +42,7 @@ def _user_id(name: str) -> int:
 
 @cli.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
+@role_option
 @click.option("--email")
 @click.option("--full-name")
 @password_stdin
@@ -63,6 +66,27 @@ def set_password(name: str, password_stdin: bool) -> None:
     except Problem as problem:
         raise click.ClickException(_said(problem)) from None
     accounts.set_password(user_id, password)
+    db.session.commit()
+
+
+@cli.command()
+@click.argument("prefix")
+@click.argument("count", type=click.IntRange(1, 10_000))
+@role_option
+def create_users(prefix: str, count: int, role: Role) -> None:
+    """Create accounts PREFIX-1 and on, for a load; prints their passwords as lines of JSON."""
+    for number in range(1, count + 1):
+        name, password = f"{prefix}-{number}", passwords.generate(24)
+        accounts.create(name, password, role=role)
+        click.echo(json.dumps({"username": name, "password": password}))
+
+
+@cli.command()
+@click.argument("prefix")
+def delete_users(prefix: str) -> None:
+    """Delete the accounts that create-users made with this prefix."""
+    made = User.username.regexp_match(f"^{re.escape(prefix)}-[0-9]+$")
+    db.session.execute(delete(User).where(made))
     db.session.commit()
 
 

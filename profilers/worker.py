@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -162,10 +161,7 @@ class Worker:
         """The server gave this process up: what was finished is written, what runs has timed out."""
         if self.slots is not None:
             self.slots.abort(locate)
-        # In a thread: the signal may have interrupted one that holds the queue's lock.
-        closing = threading.Thread(target=self.writer.close, args=(1.0,), daemon=True)
-        closing.start()
-        closing.join(1.5)
+        self.writer.close(timeout=1.0)
 
     def close(self) -> None:
         """The process ends in order: write what is queued."""

@@ -1,0 +1,162 @@
+"""What all personas share: one sign-in, a token kept and refreshed, and answers that are looked at."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gevent
+from locust import FastHttpUser, between
+from locust.exception import StopUser
+
+from locustfiles.environment import ACCOUNTS
+
+Json = dict[str, Any]
+
+REFRESH_BEFORE_SECONDS = 60
+SIGN_IN_TRIES = 20
+
+
+class Persona(FastHttpUser):
+    """A signed-in user of the service."""
+
+    abstract = True
+    wait_time = between(0.3, 1.1)
+    network_timeout = 30.0
+    connection_timeout = 10.0
+    role: ClassVar[str] = "user"
+
+    account: Json
+    access_token: str
+    refresh_token: str
+    refresh_at: float
+    """When to ask for new tokens, by `time.monotonic()`."""
+
+    _turn: ClassVar[itertools.count[int]] = itertools.count()
+
+    def on_start(self) -> None:
+        """Sign in once. A service that is busy with passwords says when to come back, and is obeyed."""
+        accounts = _accounts()[self.role]
+        self.account = accounts[next(self._turn) % len(accounts)]
+        for _ in range(SIGN_IN_TRIES):
+            answer = self.call(
+                "POST",
+                "/auth/token",
+                form=self.account,
+                ok=(200, 429, 503),
+                shows=("refresh_token",),
+                anonymous=True,
+            )
+            if "access_token" in answer:
+                self._keep(answer)
+                return
+            gevent.sleep(float(answer.get("retry_after", 1)) + random.random())
+        raise StopUser
+
+    def call(
+        self,
+        method: str,
+        route: str,
+        *,
+        ok: Collection[int] = (200,),
+        shows: Collection[str] = (),
+        each: str | None = None,
+        holds: tuple[str, Any] | None = None,
+        query: Json | None = None,
+        body: Any = None,
+        form: Json | None = None,
+        headers: dict[str, str] | None = None,
+        anonymous: bool = False,
+        **path: Any,
+    ) -> Json:
+        """Send one request and look at its answer.
+
+        Args:
+            route: `/services/{id}`, filled from `path`; the statistics count by route, not by URL.
+            ok: statuses that are right here, an expected 403 or 404 among them.
+            shows: members that the body of a success must have.
+            each: member that each of the body's `items` must have.
+            holds: name and value of a member that one of the `items`, if there are any, must have.
+
+        Returns:
+            The JSON object of the answer; `etag` and `retry_after` of its headers are added. Empty when the
+            answer has no body or was a failure.
+        """
+        if not anonymous:
+            self._stay_signed_in()
+            headers = {"Authorization": f"Bearer {self.access_token}", **(headers or {})}
+        with self.client.request(
+            method,
+            route.format(**path),
+            name=f"{method} {route}",
+            params=query,
+            json=body,
+            data=form,
+            headers=headers or {},
+            catch_response=True,
+        ) as response:
+            if response.status_code not in ok:
+                response.failure(f"status {response.status_code}, expected {', '.join(map(str, ok))}")
+                return {}
+            answer: Json = {}
+            if response.content:
+                try:
+                    answer = json.loads(response.content)
+                except ValueError:
+                    response.failure("the body is not JSON")
+                    return {}
+            if response.status_code < 300 and (wrong := _unexpected(answer, shows, each, holds)):
+                response.failure(wrong)
+                return {}
+            response.success()
+        for header, name in (("ETag", "etag"), ("Retry-After", "retry_after")):
+            if header in response.headers:
+                answer[name] = response.headers[header]
+        return answer
+
+    def _stay_signed_in(self) -> None:
+        if time.monotonic() < self.refresh_at:
+            return
+        self.refresh_at = float("inf")  # the refresh itself is a call
+        token = {"Authorization": f"Bearer {self.refresh_token}"}
+        answer = self.call(
+            "POST", "/auth/refresh", headers=token, shows=("access_token", "refresh_token"), anonymous=True
+        )
+        if not answer:
+            raise StopUser
+        self._keep(answer)
+
+    def _keep(self, tokens: Json) -> None:
+        self.access_token = tokens["access_token"]
+        self.refresh_token = tokens["refresh_token"]
+        self.refresh_at = time.monotonic() + max(tokens["expires_in"] - REFRESH_BEFORE_SECONDS, 1)
+
+
+def _unexpected(
+    answer: Json, shows: Collection[str], each: str | None, holds: tuple[str, Any] | None
+) -> str | None:
+    """What is wrong with the body of a success, or None."""
+    if missing := [name for name in shows if name not in answer]:
+        return f"the body lacks {', '.join(missing)}"
+    items = answer.get("items", [])
+    if each is not None and any(each not in item for item in items):
+        return f"an item lacks {each}"
+    if holds is not None and items and holds[1] not in [item.get(holds[0]) for item in items]:
+        return f"no item has the {holds[0]} that was asked for or written"
+    return None
+
+
+def _accounts() -> Json:
+    path = os.environ.get(ACCOUNTS)
+    if not path:
+        raise StopUser(
+            f"{ACCOUNTS} is not set: name a JSON file of accounts, as `python -m locustfiles` writes"
+        )
+    accounts: Json = json.loads(Path(path).read_text(encoding="utf-8"))
+    return accounts

@@ -1,0 +1,89 @@
+"""A run and its verdict as a table for the terminal, as Markdown for a pull request and as JSON for tools."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Iterable
+from typing import Any
+
+from locustfiles.gate import Measured, Run, Verdict
+from locustfiles.scenarios import Scenario
+
+COLUMNS = ("route", "requests", "failed", "average", "p50", "p95", "p99", "max")
+NOTE = "Times in milliseconds, percentiles to half a percent."
+
+
+def terminal(run: Run, verdict: Verdict, scenario: Scenario) -> str:
+    """The routes as a table, each threshold with what was measured, and the verdict."""
+    rows = [COLUMNS, *(_row(measured) for measured in (*run.routes, run.total))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = [_aligned(row, widths) for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    lines.insert(-1, "-" * len(lines[0]))
+    lines += ["", NOTE, ""]
+    lines += [
+        f"  {'ok  ' if check.held else 'FAIL'}  {check.subject}: {check.threshold} ({check.measured})"
+        for check in verdict.checks
+        if check.subject in ("the run", "all routes") or not check.held
+    ]
+    lines += [f"  failure: {failure}" for failure in run.failures[:10]]
+    lines += ["", _headline(verdict, scenario)]
+    return "\n".join(lines)
+
+
+def markdown(run: Run, verdict: Verdict, scenario: Scenario, facts: dict[str, Any]) -> str:
+    """What a pull-request comment shows."""
+    lines = [f"## {_headline(verdict, scenario)}", ""]
+    lines += [f"- **{_text(reason)}**" for reason in verdict.reasons]
+    lines += ["", "| threshold | measured | |", "|---|---|---|"]
+    lines += [
+        f"| {_text(check.threshold)} | {_text(check.measured)} | {'held' if check.held else '**not held**'} |"
+        for check in verdict.checks
+        if check.subject in ("the run", "all routes")
+    ]
+    lines += ["", "| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
+    lines += ["| " + " | ".join(map(_text, _row(one))) + " |" for one in (*run.routes, run.total)]
+    lines += ["", NOTE, ""]
+    if run.failures:
+        lines += ["Failures:", "", *(f"- {_text(failure)}" for failure in run.failures[:20]), ""]
+    lines += [", ".join(f"{name}: {_text(str(value))}" for name, value in facts.items())]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(run: Run, verdict: Verdict, scenario: Scenario, facts: dict[str, Any]) -> dict[str, Any]:
+    """Everything, for tools; `version` rises when a member changes its meaning."""
+    return {
+        "version": 1,
+        "passed": verdict.passed,
+        "reasons": verdict.reasons,
+        "scenario": dataclasses.asdict(scenario),
+        "facts": facts,
+        "checks": [dataclasses.asdict(check) for check in verdict.checks],
+        "total": dataclasses.asdict(run.total),
+        "routes": [dataclasses.asdict(route) for route in run.routes],
+        "failures": list(run.failures),
+        "seconds": run.seconds,
+    }
+
+
+def _headline(verdict: Verdict, scenario: Scenario) -> str:
+    broken = len(verdict.reasons)
+    outcome = "PASSED" if verdict.passed else f"FAILED ({broken} threshold{'s'[: broken > 1]} not held)"
+    return f"{scenario.name}: {outcome}"
+
+
+def _row(measured: Measured) -> tuple[str, ...]:
+    times = (measured.average_ms, measured.p50_ms, measured.p95_ms, measured.p99_ms, measured.max_ms)
+    counts = (str(measured.requests), str(measured.failures))
+    return (measured.name, *counts, *(f"{milliseconds:.1f}" for milliseconds in times))
+
+
+def _aligned(row: Iterable[str], widths: list[int]) -> str:
+    first, *rest = row
+    return "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])
+
+
+def _text(value: str) -> str:
+    """Text that Markdown shows as it is."""
+    return html.escape(value, quote=False).replace("|", "\\|")

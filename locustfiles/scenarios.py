@@ -1,0 +1,54 @@
+"""The scenarios as data: how many users, how fast they come, how long they stay, and what must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits of one run. Times in milliseconds."""
+
+    average_ms: float
+    p95_ms: float
+    errors: float
+    """Highest share of failed requests, 0 to 1; 0 means none at all."""
+    requests_per_second: float
+    """Lowest rate with all users there."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A load and its thresholds."""
+
+    name: str
+    users: int
+    spawn_rate: float
+    """Users that come in a second."""
+    run_time: int
+    """Seconds, the coming of users included."""
+    thresholds: Thresholds
+
+    @property
+    def ramp_seconds(self) -> float:
+        """How long the users take to come."""
+        return min(self.users / self.spawn_rate, self.run_time)
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("smoke", 10, 2, 60, Thresholds(100, 200, 0, 10)),
+        Scenario("normal", 100, 10, 600, Thresholds(500, 800, 0.01, 100)),
+        Scenario("peak", 500, 50, 300, Thresholds(1000, 1000, 0.01, 500)),
+        Scenario("stress", 1000, 100, 180, Thresholds(2000, 5000, 0.05, 1000)),
+        Scenario("endurance", 50, 5, 1800, Thresholds(500, 800, 0.01, 50)),
+    )
+}
+
+SIGN_IN = "POST /auth/token"
+SIGN_IN_P95_MS = 5000
+"""A sign-in computes a password hash on purpose, and all users come at once: a limit of its own."""
+
+FEW = 20
+"""A route with fewer requests is judged by its errors only: its p95 would be one request."""

@@ -1,0 +1,140 @@
+"""The service under load: started with a database of its own, filled, given accounts, and stopped.
+
+All by its commands, as an operator would; nothing of it is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 120
+STOP_SECONDS = 60
+
+
+class ServiceError(Exception):
+    """The service could not be started or filled; the message is for the person who runs the load."""
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    url: str
+    process: subprocess.Popen[bytes] | None
+    """None when it was running already."""
+    environment: dict[str, str]
+
+    def flask(self, *arguments: str) -> str:
+        """Run `flask pake …` and return what it printed. Raises ServiceError when it fails."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "pake", "pake", *arguments],
+            env=self.environment,
+            cwd=self.environment["INSTANCE_PATH"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ServiceError(f"flask pake {arguments[0]} failed: {done.stderr.strip()[-2000:]}")
+        return done.stdout
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that was started still runs."""
+        return self.process is None or self.process.poll() is None
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Service]:
+    """The service on a free port with a new database, its files in `folder`; all of it gone afterwards.
+
+    Its log is `server.log` beside the folder. A `.env` of the checkout and a `DATABASE_URL` of the caller are
+    not its business: a load must never reach a database that somebody needs.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        bind = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    environment |= {
+        "BIND": bind,
+        "INSTANCE_PATH": str(folder),
+        "PYTHONPATH": str(ROOT),
+        "FLASK_SKIP_DOTENV": "1",
+    }
+    log_path = folder.with_name("server.log")
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")],
+            env=environment,
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    service = Service(f"http://{bind}", process, environment)
+    try:
+        _wait_until_ready(service, log_path)
+        yield service
+    finally:
+        _stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def accounts(service: Service, path: Path, users: int, admins: int) -> Iterator[Path]:
+    """Accounts for the personas, in a file that only the owner reads; removed afterwards."""
+    made: dict[str, list[Any]] = {}
+    try:
+        for role, count in (("user", users), ("admin", admins)):
+            printed = service.flask("create-users", f"load-{role}", str(count), "--role", role)
+            made[role] = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(made), encoding="utf-8")
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        if service.alive:
+            service.flask("delete-users", "load-user")
+            service.flask("delete-users", "load-admin")
+
+
+def _wait_until_ready(service: Service, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if not service.alive:
+            raise ServiceError(f"the service did not start:\n{_tail(log)}")
+        try:
+            with urllib.request.urlopen(f"{service.url}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise ServiceError(f"the service was not ready after {START_SECONDS} s:\n{_tail(log)}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
