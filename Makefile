@@ -23,8 +23,8 @@ help: ## List the commands
 	@touch $@
 
 # The longer lock files hold the shorter ones, so a larger environment serves for the smaller need.
-RUN := .venv/run.stamp
-TEST := .venv/test.stamp
+RUN := $(or $(wildcard .venv/dev.stamp),$(wildcard .venv/test.stamp),.venv/run.stamp)
+TEST := $(or $(wildcard .venv/dev.stamp),.venv/test.stamp)
 DEV := .venv/dev.stamp
 
 .PHONY: run
