@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -161,7 +162,10 @@ class Worker:
         """The server gave this process up: what was finished is written, what runs has timed out."""
         if self.slots is not None:
             self.slots.abort(locate)
-        self.writer.close(timeout=1.0)
+        # In a thread: the signal may have interrupted one that holds the queue's lock.
+        closing = threading.Thread(target=self.writer.close, args=(1.0,), daemon=True)
+        closing.start()
+        closing.join(1.5)
 
     def close(self) -> None:
         """The process ends in order: write what is queued."""

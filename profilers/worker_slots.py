@@ -45,6 +45,7 @@ _NOTED, _STARTED = 0, _REQUEST.size - 8
 _LINE = struct.Struct("<QI200s80s")
 _SLOT = 512
 _HEADER = struct.Struct("<QddB")  # process id, last sign of life, when it was timed out, whether it was
+_SEEN = 8
 _PART = _SLOT * (REQUESTS + 1)
 _TIME = struct.Struct("<d")
 
@@ -102,7 +103,7 @@ class WorkerSlots:
                 continue
             self._part = part
             self._free.extend(part * _PART + _SLOT * number for number in range(1, REQUESTS + 1))
-            self._write_header(os.getpid())
+            _HEADER.pack_into(self._map, part * _PART, os.getpid(), time.time(), 0.0, 0)
             return True
         return False
 
@@ -133,7 +134,7 @@ class WorkerSlots:
         if self._part < 0:
             return
         now = time.time()
-        self._write_header(os.getpid(), seen=now)
+        _TIME.pack_into(self._map, self._part * _PART + _SEEN, now)
         old = [item for item in list(self._running.items()) if now - item[1].started > older_than]
         if not old:
             return
@@ -155,7 +156,8 @@ class WorkerSlots:
         """The server gave this worker up (Gunicorn's `worker_abort`): its requests have timed out."""
         if self._part >= 0:
             self.note_lines(locate, older_than=0.0)
-            self._write_header(os.getpid(), timed_out=time.time())
+            now = time.time()
+            _HEADER.pack_into(self._map, self._part * _PART, os.getpid(), now, now, 1)
             self._running = {}  # `end` no longer rubs them out: whoever finds them tells
 
     def close(self) -> None:
@@ -203,11 +205,6 @@ class WorkerSlots:
 
     def _header(self, part: int) -> tuple[int, float, float, int]:
         return _HEADER.unpack_from(self._map, part * _PART)
-
-    def _write_header(self, pid: int, seen: float | None = None, timed_out: float = 0.0) -> None:
-        _HEADER.pack_into(
-            self._map, self._part * _PART, pid, seen or time.time(), timed_out, int(bool(timed_out))
-        )
 
     def _lock(self, part: int) -> bool:
         if sys.platform == "win32":

@@ -111,7 +111,8 @@ def abort(path, ready):
     slots.claim()
     slots.begin("GET /slow")
     slots.abort(this_file)
-    slots.end()  # the request's own clean-up still runs as the worker leaves
+    slots.end()  # the request's own clean-up still runs as the worker leaves, and so does the writer
+    slots.note_lines(this_file)
     slots.close()
     ready.set()
     time.sleep(60)
