@@ -52,6 +52,11 @@ lint: $(DEV) ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+.PHONY: docs
+docs: $(RUN) ## Write docs/configuration.md from the settings
+	@$(BIN)/python -c 'from pake.config import documentation; print(documentation(), end="")' \
+	  > docs/configuration.md
+
 .PHONY: lock
 lock: $(DEV) ## Resolve the dependencies of setup.cfg into requirements/*.txt
 	@$(BIN)/python requirements/lock.py

@@ -8,17 +8,19 @@ from apiflask import APIFlask
 from flask import g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from pake import embedded, errors, logs, sql_log
+from pake import errors, logs, sql_log
 from pake.auth import tokens
 from pake.auth.views import bp as auth
 from pake.cli import cli
 from pake.config import Settings, SettingsError, load_settings
-from pake.extensions import db, limiter, migrate
+from pake.database import database_url, engine_options
+from pake.extensions import db, limiter, limiter_config, migrate
 from pake.guard import REQUEST_ID, Guard
 from pake.json import OrjsonProvider
 from pake.registry.views import bp as registry
 from pake.system import metrics, openapi
 from pake.system.views import bp as system
+from profilers import ConfigError, Profilers
 
 __version__ = "0.1.0"
 
@@ -42,11 +44,9 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         MAX_CONTENT_LENGTH=settings.max_content_length,
         SQLALCHEMY_DATABASE_URI=url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
-        RATELIMIT_STORAGE_URI=settings.redis_url.get_secret_value() if settings.redis_url else "memory://",
-        RATELIMIT_STORAGE_OPTIONS={"socket_connect_timeout": 0.2, "socket_timeout": 0.2}
-        if settings.redis_url
-        else {},
-        RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
+        PROFILE=settings.flask_profile,
+        PROFILE_QUERIES_MAX_STATEMENTS=settings.max_queries_per_request,
+        **limiter_config(settings),
     )
 
     @app.before_request
@@ -68,40 +68,13 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.cli.add_command(cli)
     with app.app_context():
         sql_log.init_app(app, db.engine, settings)
+    try:
+        Profilers(app)
+    except ConfigError as error:
+        sys.exit(error.message)
 
     host = settings.bind.rpartition(":")[0]
     app.wsgi_app = Guard(  # type: ignore[method-assign]
         app.wsgi_app, {*settings.allowed_hosts, host}, settings.max_content_length
     )
     return app
-
-
-def engine_options(settings: Settings) -> dict[str, object]:
-    """What SQLAlchemy's engine is created with."""
-    return {
-        "pool_size": settings.database_pool_size,
-        "max_overflow": 0,
-        "pool_timeout": settings.database_pool_timeout_seconds,
-        "hide_parameters": True,
-        "connect_args": {
-            "connect_timeout": settings.database_connect_timeout_seconds,
-            "options": f"-c statement_timeout={settings.database_statement_timeout_ms} -c timezone=UTC",
-            "application_name": "pake",
-        },
-    }
-
-
-def database_url(settings: Settings) -> str:
-    """The URL that is set, else that of the embedded PostgreSQL, which must be running.
-
-    Raises SettingsError when there is neither.
-    """
-    if settings.database_url:
-        return settings.database_url.get_secret_value()
-    folder = settings.instance_path / "postgres"
-    if url := embedded.status(folder).url:
-        return url
-    raise SettingsError(
-        f"DATABASE_URL is not set and no embedded PostgreSQL runs in {folder}: start one with "
-        f"`python -m pake.embedded --folder {folder} run`, or run `gunicorn`, which starts it"
-    )

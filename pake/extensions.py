@@ -38,3 +38,15 @@ limiter = Limiter(get_remote_address)
 
 settings: Settings = LocalProxy(lambda: current_app.extensions["pake"])  # type: ignore[assignment]
 """The settings of the current app."""
+
+
+def limiter_config(settings: Settings) -> dict[str, object]:
+    """Flask-Limiter's configuration: Redis if there is one, and no request fails because it is away."""
+    if settings.redis_url is None:
+        return {"RATELIMIT_STORAGE_URI": "memory://"}
+    return {
+        "RATELIMIT_STORAGE_URI": settings.redis_url.get_secret_value(),
+        "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": 0.2, "socket_timeout": 0.2},
+        "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
+        "RATELIMIT_SWALLOW_ERRORS": True,
+    }
