@@ -18,7 +18,7 @@ def database_url(settings: Settings) -> str:
         return url
     raise SettingsError(
         f"DATABASE_URL is not set and no embedded PostgreSQL runs in {folder}: start one with "
-        f"`python -m pake.embedded run {folder}`, or run `gunicorn`, which starts it"
+        f"`python -m pake.embedded --folder {folder} run`, or run `gunicorn`, which starts it"
     )
 
 

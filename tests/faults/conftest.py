@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import new_database
+from tests import conftest as postgres
 from tests.servers import Server, gunicorn
 
 KEY = "a key that only these tests know, long enough"
 
 
 @pytest.fixture(scope="module")
-def service_database_url(server_url: str, migrated_template: str) -> Iterator[str]:
+def service_database_url(server: postgres.Server) -> Iterator[str]:
     """The database of `service`."""
-    with new_database(server_url, migrated_template) as url:
+    with postgres.new_database(server.url, server.template) as url:
         yield url
 
 
