@@ -19,6 +19,7 @@ from profilers.plugin import NoOptions, Profiler, option
 from profilers.profile import Finding, Location, Profile, Statement
 
 if TYPE_CHECKING:
+    from profilers.nplusone.allowances import allow_n_plus_one
     from profilers.query_counter import query_budget
     from profilers.recording import record
 
@@ -31,12 +32,14 @@ __all__ = [
     "Profiler",
     "Profilers",
     "Statement",
+    "allow_n_plus_one",
     "option",
     "query_budget",
     "record",
 ]
 
 _LATE = {
+    "allow_n_plus_one": "profilers.nplusone.allowances",
     "query_budget": "profilers.query_counter",
     "record": "profilers.recording",
 }

@@ -57,6 +57,9 @@ class Record(NamedTuple):
     ended: float
     rows: int
     parameters: int
+    """Hash of the values."""
+    values: int
+    """How many values: a list of 500 keys is not a single one."""
     site: Site | None
     sql: Any
     """The compiled statement (shared by all its executions), or the text."""
@@ -324,7 +327,7 @@ def _note(
             run = -1 if state.runid is None else state.runid
     mark = _new_run()
     sql = context.compiled
-    if sql is None or len(statement) > MAX_TEXT:
+    if sql is None or (len(statement) > MAX_TEXT and len(str(sql)) > MAX_TEXT):
         sql = statement[:MAX_TEXT]
     values: Any = parameters
     if executemany:
@@ -345,6 +348,7 @@ def _note(
             ended,
             rows,
             hashed,
+            len(parameters) if parameters else 0,
             site,
             sql,
             load,

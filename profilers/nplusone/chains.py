@@ -8,7 +8,7 @@ option is only valid from the entity that the statement selects.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -129,6 +129,13 @@ class Chains:
 
     def __iter__(self) -> Iterator[Load]:
         return iter(self._loads.values())
+
+    def drop(self, allowed: Callable[[Load, Record], bool]) -> None:
+        """Forget the statements that are allowed."""
+        for load in self._loads.values():
+            load.records = [record for record in load.records if not allowed(load, record)]
+            load.parents = {record.parent for record in load.records}
+        self._loads = {key: load for key, load in self._loads.items() if load.records}
 
     def _add(self, record: Record) -> None:
         path = path_of(record)

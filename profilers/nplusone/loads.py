@@ -25,6 +25,20 @@ def relationship_findings(loads: Iterable[Load], threshold: int) -> list[Finding
     return [_relationship([top, *(other for other in slow if _below(other, top))]) for top in tops]
 
 
+def subject_of(load: Load, record: Record) -> str:
+    """`Post.author`, or the class or the attributes whose columns are loaded."""
+    if record.load == LAZY:
+        return str(load.steps[-1])
+    name = entity_of(record).__name__
+    deferred = record.expired is not None and not record.expired & load.columns
+    return attributes_of(name, load.columns) if deferred else name
+
+
+def attributes_of(name: str, keys: Iterable[str]) -> str:
+    """`Post.body, Post.summary`."""
+    return ", ".join(f"{name}.{key}" for key in sorted(keys))
+
+
 def is_lazy(load: Load) -> bool:
     """Whether it loads a relationship, and not columns."""
     return load.records[0].load == LAZY if load.records else not load.columns
@@ -127,7 +141,7 @@ def _columns(load: Load, cause: str, records: list[Record]) -> Finding:
     entity = entity_of(records[0])
     name = entity.__name__
     keys = sorted(load.columns)
-    attributes = ", ".join(f"{name}.{key}" for key in keys)
+    attributes = attributes_of(name, keys)
     subject = attributes if cause in ("deferred_column", "subclass_column", "server_default") else name
     parents = plural(name, len({record.parent for record in records}) + load.uncounted)
     ids = f"{name}.{primary_key(entity.__mapper__)}"
