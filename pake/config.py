@@ -95,6 +95,13 @@ class Settings(BaseSettings):
     token_leeway_seconds: int = Field(
         10, ge=0, le=120, description="Clock difference that is forgiven when a token is checked."
     )
+    token_memory_seconds: float = Field(
+        3,
+        ge=0,
+        le=4,
+        description="How long a worker trusts a token without asking the database again. Signing out and "
+        "disabling an account take that long to reach all workers; 0 asks each time.",
+    )
     sign_in_attempts: int = Field(
         5,
         ge=1,

@@ -1,4 +1,4 @@
-"""Bearer tokens: issued at sign-in, rotated on refresh, checked with one statement on every protected route.
+"""Bearer tokens: issued at sign-in, rotated on refresh, checked with one statement at most.
 
 Every token belongs to a family, which begins with a sign-in. A family ends when its user signs out, changes
 the password or is disabled, and when one of its used refresh tokens comes back: then somebody else has a copy
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from flask_jwt_extended import (
     get_jwt,
     verify_jwt_in_request,
 )
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from pake.auth.keys import signing_key
 from pake.auth.models import Role, TokenFamily, User
@@ -43,6 +44,31 @@ _REQUIRED = {"sub": r"[1-9]\d{0,9}", "jti": r"[0-9a-f-]{36}", "type": "access|re
 
 _HEADER = re.compile(r"Bearer +[A-Za-z0-9._~+/-]{1,4096}=*")
 """RFC 6750 section 2.1."""
+
+
+class Memory:
+    """Accounts looked up in the last seconds: a token that ends elsewhere ends here that much later."""
+
+    def __init__(self, seconds: float, size: int = 10_000) -> None:
+        self.seconds = seconds
+        self.size = size
+        self._kept: dict[str, tuple[float, Account]] = {}
+
+    def get(self, family_id: str) -> Account | None:
+        """The account, if it was kept a short time ago."""
+        kept = self._kept.get(family_id)
+        return kept[1] if kept and kept[0] > time.monotonic() else None
+
+    def keep(self, family_id: str, account: Account) -> Account:
+        """Remember the account, and return it."""
+        if len(self._kept) >= self.size:
+            self._kept.clear()
+        self._kept[family_id] = (time.monotonic() + self.seconds, account)
+        return account
+
+    def forget(self, family_id: str) -> None:
+        """Look it up again next time."""
+        self._kept.pop(family_id, None)
 
 
 @dataclass(frozen=True)
@@ -78,6 +104,7 @@ def init_app(app: Flask, options: Settings) -> None:
         JWT_ACCESS_TOKEN_EXPIRES=timedelta(minutes=options.access_token_minutes),
         JWT_REFRESH_TOKEN_EXPIRES=timedelta(days=options.refresh_token_days),
     )
+    app.extensions["pake_accounts"] = Memory(options.token_memory_seconds)
     jwt.init_app(app)
 
 
@@ -109,7 +136,7 @@ def rotate() -> TokenPair:
         .returning(TokenFamily.id)
     )
     if rotated is None:
-        revoke(TokenFamily.id == account.family_id)
+        revoke(account.family_id)
         db.session.commit()
         log.warning(
             "refresh token replayed: family revoked", user_id=account.id, family=account.family_id[:8]
@@ -119,11 +146,10 @@ def rotate() -> TokenPair:
     return _pair(account.id, account.family_id, refresh_jti, fresh=False)
 
 
-def revoke(*condition: Any) -> None:
-    """End the families that the condition selects. The caller commits."""
-    db.session.execute(
-        update(TokenFamily).where(TokenFamily.revoked_at.is_(None), *condition).values(revoked_at=func.now())
-    )
+def revoke(family_id: str) -> None:
+    """End a family. The caller commits."""
+    db.session.execute(update(TokenFamily).where(TokenFamily.id == family_id).values(revoked_at=func.now()))
+    current_app.extensions["pake_accounts"].forget(family_id)
 
 
 def _family_end() -> Any:
@@ -154,6 +180,7 @@ def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = Fal
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             _check_header(request.headers.get("Authorization", ""))
+            g.accept_remembered = not (fresh or refresh)
             try:
                 verify_jwt_in_request(fresh=fresh, refresh=refresh)
             except RecursionError:  # nested beyond the standard library's JSON parser
@@ -185,20 +212,33 @@ def current_account() -> Account:
     return cast(Account, get_current_user())
 
 
+_ACCOUNT = (
+    select(User.id, User.username, User.email, User.full_name, User.role, TokenFamily.id)
+    .join(TokenFamily, TokenFamily.user_id == User.id)
+    .where(
+        User.id == bindparam("user_id"),
+        User.disabled.is_(False),
+        TokenFamily.id == bindparam("family_id"),
+        TokenFamily.revoked_at.is_(None),
+        TokenFamily.created_at >= User.tokens_valid_after,
+    )
+)
+
+
 def _find_account(user_id: int, family_id: str) -> Account | None:
-    """The account of a token, unless its family has ended. One statement."""
-    row = db.session.execute(
-        select(User.id, User.username, User.email, User.full_name, User.role)
-        .join(TokenFamily, TokenFamily.user_id == User.id)
-        .where(
-            User.id == user_id,
-            User.disabled.is_(False),
-            TokenFamily.id == family_id,
-            TokenFamily.revoked_at.is_(None),
-            TokenFamily.created_at >= User.tokens_valid_after,
-        )
-    ).one_or_none()
-    return Account(*row, family_id) if row else None
+    """The account of a token, unless its family has ended. One statement, or none if it was asked just now.
+
+    Outside the request's transaction, so that the statement is all that travels.
+    """
+    memory: Memory = current_app.extensions["pake_accounts"]
+    if g.accept_remembered and (known := memory.get(family_id)) and known.id == user_id:
+        return known
+    with db.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        row = connection.execute(_ACCOUNT, {"user_id": user_id, "family_id": family_id}).one_or_none()
+    if row is None:
+        memory.forget(family_id)
+        return None
+    return memory.keep(family_id, Account(*row))
 
 
 def unauthorized(error: str | None = None, description: str | None = None) -> Problem:

@@ -6,7 +6,6 @@ from apiflask import APIBlueprint
 from flask import Response
 
 from pake.auth import accounts, passwords, tokens
-from pake.auth.models import TokenFamily
 from pake.auth.schemas import (
     AccountOut,
     GeneratedPassword,
@@ -76,7 +75,7 @@ def refresh() -> Tokens:
 @bp.doc(responses={204: "Signed out"})
 def sign_out() -> tuple[str, int]:
     """Sign out: all tokens of this sign-in are revoked."""
-    tokens.revoke(TokenFamily.id == current_account().family_id)
+    tokens.revoke(current_account().family_id)
     db.session.commit()
     return "", 204
 

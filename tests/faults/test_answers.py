@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ import pytest
 import requests
 
 from tests.faults.conftest import KEY
-from tests.servers import ROOT, Server, environment
+from tests.servers import Server, environment
 
 PASSWORD = "quiet river stones"
 
@@ -109,12 +110,20 @@ def with_token(service: Server, token: str, path: str = "/protected", **options:
     )
 
 
+def assert_ends(service: Server, token: str) -> None:
+    """The token is refused, at the latest 5 s from now."""
+    deadline = time.monotonic() + 5
+    while (answer := with_token(service, token)).status_code == 200:
+        assert time.monotonic() < deadline, "the token still works"
+        time.sleep(0.1)
+    assert_problem(answer, 401)
+
+
 def command(url: str, *arguments: str, stdin: str = "") -> str:
     """`flask pake …` on the service's database."""
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "pake", "pake", *arguments],
-        cwd=ROOT,
-        env=environment(DATABASE_URL=url, SECRET_KEY=KEY),
+        env=environment(DATABASE_URL=url, SECRET_KEY=KEY, FLASK_SKIP_DOTENV="1"),
         input=stdin,
         capture_output=True,
         text=True,
@@ -385,8 +394,8 @@ def test_after_signing_out_no_token_of_that_sign_in_works(service: Server) -> No
     name, tokens = account(service)
     other = sign_in(service, name).json()
     assert with_token(service, tokens["access_token"], "/auth/logout", method="POST").status_code == 204
-    assert_problem(with_token(service, tokens["access_token"]), 401)
     assert_problem(with_token(service, tokens["refresh_token"], "/auth/refresh", method="POST"), 401)
+    assert_ends(service, tokens["access_token"])
     assert with_token(service, other["access_token"]).status_code == 200
 
 
@@ -395,8 +404,8 @@ def test_after_a_new_password_no_older_token_works(service: Server) -> None:
     change = {"current_password": PASSWORD, "new_password": "seven herons over marsh"}
     answer = with_token(service, tokens["access_token"], "/auth/password", method="POST", json=change)
     assert answer.status_code == 204
-    assert_problem(with_token(service, tokens["access_token"]), 401)
     assert_problem(with_token(service, tokens["refresh_token"], "/auth/refresh", method="POST"), 401)
+    assert_ends(service, tokens["access_token"])
     assert_problem(sign_in(service, name), 401)
     renewed = sign_in(service, name, "seven herons over marsh").json()
     assert with_token(service, renewed["access_token"]).status_code == 200
@@ -415,8 +424,8 @@ def test_after_an_account_is_disabled_its_tokens_end(service: Server, service_da
     name, tokens = account(service)
     assert with_token(service, tokens["access_token"]).status_code == 200
     command(service_database_url, "disable-user", name)
-    assert_problem(with_token(service, tokens["access_token"]), 401)
     assert_problem(with_token(service, tokens["refresh_token"], "/auth/refresh", method="POST"), 401)
+    assert_ends(service, tokens["access_token"])
 
 
 def test_a_refresh_token_works_once(service: Server) -> None:
@@ -431,7 +440,7 @@ def test_a_replayed_refresh_token_revokes_its_family(service: Server) -> None:
     renewed = with_token(service, tokens["refresh_token"], "/auth/refresh", method="POST").json()
     replay = with_token(service, tokens["refresh_token"], "/auth/refresh", method="POST")
     assert_problem(replay, 401)
-    assert_problem(with_token(service, renewed["access_token"]), 401)
+    assert_ends(service, renewed["access_token"])
     assert_problem(with_token(service, renewed["refresh_token"], "/auth/refresh", method="POST"), 401)
     logged = [line for line in service.log.splitlines() if replay.headers["X-Request-ID"] in line]
     assert any("refresh token replayed" in line for line in logged)
