@@ -23,7 +23,6 @@ from locustfiles.environment import ACCOUNTS, RESULTS
 from locustfiles.gate import Run
 from locustfiles.scenarios import SCENARIOS, Scenario
 
-REPORTS = service.ROOT / "reports"
 ACCOUNTS_PER_USER = 0.2
 """Accounts for each simulated user: several sessions of one account are as common as one."""
 GRACE_SECONDS = 60
@@ -35,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     scenario = _scenario(options)
     signal.signal(signal.SIGTERM, _interrupted)
-    folder = REPORTS / scenario.name
+    folder: Path = (options.output or service.ROOT / "reports" / scenario.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         run, facts = _drive(scenario, folder, options)
@@ -50,9 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     (folder / "summary.md").write_text(report.markdown(run, verdict, scenario, facts), encoding="utf-8")
     print(report.terminal(run, verdict, scenario))
-    print(
-        f"report: {(folder / 'summary.md').relative_to(service.ROOT)}, locust.html and server.log beside it"
-    )
+    print(f"report: {os.path.relpath(folder)}/ (summary.md, summary.json, locust.html, server.log)")
     return 0 if verdict.passed else 1
 
 
@@ -63,7 +60,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--run-time", type=_seconds, help="instead of the scenario's: 90, 90s, 5m, 1h")
     parser.add_argument("--services", type=int, default=100, help="services in the database (100)")
     parser.add_argument("--p95-ms", type=float, help="instead of the scenario's threshold")
-    return parser.parse_args(arguments)
+    parser.add_argument("--host", help="drive this running service instead of starting one")
+    parser.add_argument("--accounts", type=Path, help="with --host: a JSON file of accounts by role")
+    parser.add_argument("--output", type=Path, help="folder of the report (reports/SCENARIO)")
+    options = parser.parse_args(arguments)
+    if (options.host is None) != (options.accounts is None):
+        parser.error("--host and --accounts go together")
+    return options
 
 
 def _seconds(text: str) -> int:
@@ -91,18 +94,21 @@ def _scenario(options: argparse.Namespace) -> Scenario:
 
 
 def _drive(scenario: Scenario, folder: Path, options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    if options.host is not None:
+        running = service.Service(options.host)
+        return _locust(scenario, running, options.accounts.resolve(), folder), _facts(running)
     count = max(2, round(scenario.users * ACCOUNTS_PER_USER))
     _say("starting the service with a database of its own")
     with service.started(folder / "instance") as running:
         _say(f"adding {options.services} services and {count} accounts")
         running.flask("demo-data", "--services", str(options.services))
         with service.accounts(running, folder / "accounts.json", users=count, admins=count) as accounts:
-            _say(f"{scenario.name}: {scenario.users} users for {scenario.run_time} s on {running.url}")
             run = _locust(scenario, running, accounts, folder)
         return run, _facts(running)
 
 
 def _locust(scenario: Scenario, running: service.Service, accounts: Path, folder: Path) -> Run:
+    _say(f"{scenario.name}: {scenario.users} users for {scenario.run_time} s on {running.url}")
     results = folder / "locust.json"
     results.unlink(missing_ok=True)
     command = [
@@ -144,7 +150,7 @@ def _locust(scenario: Scenario, running: service.Service, accounts: Path, folder
 def _run(results: Path, status: int | None, running: service.Service) -> Run:
     died = ""
     if not running.alive:
-        died = "the service ended in mid-run"
+        died = "it ended in mid-run"
     elif status is None:
         died = "Locust did not stop in time"
     elif status:
@@ -167,7 +173,7 @@ def _facts(running: service.Service) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "profilers": running.environment.get("FLASK_PROFILE", "") or "none",
+        "profilers": running.environment.get("FLASK_PROFILE") or "none",
     }
 
 

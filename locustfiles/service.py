@@ -13,11 +13,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,10 @@ class Service:
     """A running service."""
 
     url: str
-    process: subprocess.Popen[bytes] | None
+    process: subprocess.Popen[bytes] | None = None
     """None when it was running already."""
-    environment: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
+    """What its commands need, such as the place of its database."""
 
     def flask(self, *arguments: str) -> str:
         """Run `flask pake …` and return what it printed. Raises ServiceError when it fails."""
@@ -55,8 +55,18 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Whether the process that was started still runs."""
-        return self.process is None or self.process.poll() is None
+        """Whether it still runs: its process, or where that is not ours an answer."""
+        if self.process is not None:
+            return self.process.poll() is None
+        return self.answers("/livez")
+
+    def answers(self, path: str) -> bool:
+        """Whether GET of the path is a success."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5):
+                return True
+        except OSError:
+            return False
 
 
 @contextmanager
@@ -119,11 +129,9 @@ def _wait_until_ready(service: Service, log: Path) -> None:
     while time.monotonic() < deadline:
         if not service.alive:
             raise ServiceError(f"the service did not start:\n{_tail(log)}")
-        try:
-            with urllib.request.urlopen(f"{service.url}/readyz", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        if service.answers("/readyz"):
+            return
+        time.sleep(0.2)
     raise ServiceError(f"the service was not ready after {START_SECONDS} s:\n{_tail(log)}")
 
 

@@ -1,0 +1,105 @@
+"""`python -m locustfiles` from the outside: its exit status and the line that says why."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def stub(fault: str) -> Iterator[str]:
+    """The URL of a service with one fault."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("stub.py")), str(port), fault])
+    try:
+        deadline = time.monotonic() + 30
+        while not listens(port) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def drive(url: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A short smoke run against a service."""
+    accounts = folder / "accounts.json"
+    made = {role: [{"username": role, "password": "p"}] for role in ("user", "admin")}
+    accounts.write_text(json.dumps(made))
+    command = [sys.executable, "-m", "locustfiles", "smoke", "--host", url, "--accounts", str(accounts)]
+    command += ["--output", str(folder / "report"), "--users", "8", "--run-time", "8s", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+
+
+def test_a_healthy_service_passes_and_leaves_a_report(tmp_path: Path) -> None:
+    with stub("none") as url:
+        done = drive(url, tmp_path, "--p95-ms", "5000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "smoke: PASSED" in done.stdout
+    summary = json.loads((tmp_path / "report/summary.json").read_text())
+    assert summary["passed"]
+    assert summary["total"]["requests"] == sum(route["requests"] for route in summary["routes"]) > 0
+    assert all("{" in route["name"] or "1" not in route["name"] for route in summary["routes"])
+    assert "smoke: PASSED" in (tmp_path / "report/summary.md").read_text()
+    assert (tmp_path / "report/locust.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "reason"),
+    [
+        ("none", ["--p95-ms", "0.001"], "expected p95 < 0.001 ms"),
+        ("500", [], "GET /protected: status 500, expected 200"),
+        ("wrong-body", [], "GET /protected: the body lacks message"),
+        ("dies", [], "the service lives to the end (it ended in mid-run)"),
+    ],
+)
+def test_a_fault_fails_the_run_and_is_named(
+    tmp_path: Path, fault: str, options: list[str], reason: str
+) -> None:
+    with stub(fault) as url:
+        done = drive(url, tmp_path, *options)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "smoke: FAILED" in done.stdout
+    assert reason.removeprefix("expected ") in done.stdout
+    assert not json.loads((tmp_path / "report/summary.json").read_text())["passed"]
+
+
+def test_a_run_that_reaches_nobody_fails(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        done = drive(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+    assert done.returncode == 1
+    assert "smoke: FAILED" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["smoke", "--run-time", "soon"], "expected a time such as 90, 90s, 5m or 1h, not soon"),
+        (["smoke", "--host", "http://127.0.0.1:1"], "--host and --accounts go together"),
+        (["siesta"], "invalid choice: 'siesta'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(arguments: list[str], line: str) -> None:
+    command = [sys.executable, "-m", "locustfiles", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
