@@ -110,7 +110,9 @@ def _start_database() -> None:
         # Twice, because a reload runs old and new workers side by side; some more for people and tools.
         url = embedded.start(_postgres, settings={"max_connections": str(2 * connections + 20)})
     except embedded.EmbeddedPostgresError as error:
-        sys.exit(f"embedded PostgreSQL: {error}")
+        sys.exit(f"embedded PostgreSQL: {error} (INSTANCE_PATH says where it lives)")
+    except KeyboardInterrupt:
+        sys.exit("stopped while PostgreSQL was starting")
     os.environ["DATABASE_URL"] = url
     # In a child, so that the workers are forked from a process without connections and threads.
     migration = multiprocessing.get_context("fork").Process(target=_migrate)

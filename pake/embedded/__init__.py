@@ -156,7 +156,10 @@ def stop(folder: str | os.PathLike[str] = DEFAULT_FOLDER) -> None:
 
 
 def status(folder: str | os.PathLike[str] = DEFAULT_FOLDER) -> Status:
-    """Tell whether a server runs in `folder`, whoever started it, and how to reach it."""
+    """Tell whether a server runs in `folder`, whoever started it, and how to reach it.
+
+    Raises EmbeddedPostgresError when the folder is closed to this user.
+    """
     folder = _resolve(folder)
     try:
         with open(folder / "lock", "rb") as lock:
@@ -166,6 +169,8 @@ def status(folder: str | os.PathLike[str] = DEFAULT_FOLDER) -> Status:
         password = (folder / "password").read_text().strip()
     except FileNotFoundError:
         return Status(folder, running=False)
+    except PermissionError as error:
+        raise EmbeddedPostgresError(f"{error.filename} is closed to this user") from error
     if state.phase != "ready":
         return Status(folder, running=False, owner_pid=state.owner_pid)
     url = f"postgresql+psycopg2://{ROLE}:{password}@/{DATABASE}?host={quote(state.socket)}"

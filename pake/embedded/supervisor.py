@@ -32,6 +32,9 @@ SUPERUSER = "postgres"
 SOCKET_PATH_LIMIT = 103
 """Bytes in the path of a unix socket: 107 on Linux, 103 on macOS (`sun_path` in sys/un.h)."""
 
+TEMPORARY = "pake-"
+"""How the names of temporary folders begin; nothing else is ever removed outside the data folder."""
+
 LOG_LIMIT = 10_000_000
 """Bytes in `server.log` from which the next start begins a new one, keeping one old."""
 
@@ -106,7 +109,7 @@ class Supervisor:
         self.folder, self.install, self.settings = folder, install, settings
         self.data = folder / "data"
         self.state = State(os.getppid(), os.getpid())
-        self.user: pwd.struct_passwd | None = None
+        self.user: tuple[int, int] | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
@@ -177,25 +180,26 @@ class Supervisor:
 
     def remove_temporary(self, state: State) -> None:
         for name in state.temporary:
-            shutil.rmtree(name, ignore_errors=True)
+            if Path(name).name.startswith(TEMPORARY):
+                shutil.rmtree(name, ignore_errors=True)
 
     def rotate_log(self) -> None:
         log = self.folder / "server.log"
         if log.exists() and log.stat().st_size > LOG_LIMIT:
             log.rename(log.with_suffix(".log.1"))
 
-    def server_user(self) -> pwd.struct_passwd | None:
-        """Whom the server runs as: None for ourselves."""
+    def server_user(self) -> tuple[int, int] | None:
+        """User and group id that the server runs as: None for our own."""
         me = os.geteuid()
-        if self.data.exists() and (owner := self.data.stat().st_uid) != me:
+        if self.data.exists() and (owner := self.data.stat()).st_uid != me:
             if me != 0:
-                raise EmbeddedPostgresError(f"{self.data} belongs to user id {owner}, not to you ({me})")
-            return pwd.getpwuid(owner)
+                raise EmbeddedPostgresError(f"{self.data} belongs to user {owner.st_uid}, not to you ({me})")
+            return owner.st_uid, owner.st_gid
         if me != 0:
             return None
         for name in ("postgres", "nobody"):
             with contextlib.suppress(KeyError):
-                return pwd.getpwnam(name)
+                return pwd.getpwnam(name)[2:4]
         raise EmbeddedPostgresError("PostgreSQL never runs as root, and there is no user postgres or nobody")
 
     def choose_paths(self) -> None:
@@ -218,7 +222,7 @@ class Supervisor:
 
     def temporary(self) -> Path:
         if not self.state.temporary:
-            place = Path(tempfile.mkdtemp(prefix="pake-"))
+            place = Path(tempfile.mkdtemp(prefix=TEMPORARY))
             self.state.temporary.append(str(place))
             write_state(self.lock, self.state)
             self.hand_over(place)
@@ -230,7 +234,7 @@ class Supervisor:
 
     def hand_over(self, path: Path) -> None:
         if self.user:
-            os.chown(path, self.user.pw_uid, self.user.pw_gid)
+            os.chown(path, *self.user)
 
     def reaches(self, path: Path) -> bool:
         """Whether the server's user may enter or run `path`."""
@@ -246,11 +250,11 @@ class Supervisor:
         groups = os.getgroups()
         try:
             os.setgroups([])
-            os.setegid(self.user.pw_gid)
-            os.seteuid(self.user.pw_uid)
+            os.setegid(self.user[1])
+            os.seteuid(self.user[0])
         except OSError as error:
             raise EmbeddedPostgresError(
-                f"PostgreSQL never runs as root, and this root may not become user {self.user.pw_name} "
+                f"PostgreSQL never runs as root, and this root may not become user {self.user[0]} "
                 f"({error.strerror}): start the service as an ordinary user, or set DATABASE_URL"
             ) from error
         try:
@@ -268,7 +272,7 @@ class Supervisor:
 
     def as_server(self, cwd: Path) -> dict[str, Any]:
         """The part of Popen's arguments that makes a process the server's."""
-        who = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
+        who = {"user": self.user[0], "group": self.user[1], "extra_groups": []} if self.user else {}
         return {"cwd": cwd, "env": {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}, **who}
 
     def initialise(self) -> None:
@@ -327,8 +331,8 @@ class Supervisor:
             command, input=text.encode(), capture_output=True, check=False, **self.as_server(cwd)
         )
         if done.returncode:
-            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise EmbeddedPostgresError(f"{Path(command[0]).name} failed in {cwd}: {last}")
+            words = _telling(done.stderr.decode(errors="replace"))
+            raise EmbeddedPostgresError(f"{Path(command[0]).name} failed in {cwd}: {words}")
 
     def start_server(self) -> None:
         """Start the server and wait, however long recovery takes, until it answers."""
@@ -369,12 +373,10 @@ class Supervisor:
         return len(lines) > 7 and int(lines[0]) == self.process.pid and lines[7].strip() == "ready"
 
     def log_since(self, begin: int) -> str:
-        """The newest telling line of the log: an error if there is one."""
+        """What the log says, in a line, from there on."""
         with open(self.folder / "server.log", "rb") as log:
             log.seek(begin)
-            lines = log.read().decode(errors="replace").strip().splitlines() or ["nothing in the log"]
-        fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
-        return (fatal or lines)[-1]
+            return _telling(log.read().decode(errors="replace"))
 
     def watch(self) -> None:
         """Keep the server running until the owner has gone."""
@@ -410,6 +412,13 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait()
+
+
+def _telling(text: str) -> str:
+    """The newest line of the output of one of PostgreSQL's programs, or of its errors if there are any."""
+    lines = text.strip().splitlines() or ["it says nothing"]
+    errors = [line for line in lines if "FATAL:" in line or "PANIC:" in line or "error:" in line]
+    return (errors or lines)[-1]
 
 
 def _runs_in(pid: int, directory: Path) -> bool:
