@@ -9,12 +9,16 @@ from pake.config import Settings, SettingsError
 def database_url(settings: Settings) -> str:
     """The URL that is set, else that of the embedded PostgreSQL, which must be running.
 
-    Raises SettingsError when there is neither.
+    Raises SettingsError when there is neither, or it belongs to another user.
     """
     if settings.database_url:
         return settings.database_url.get_secret_value()
     folder = settings.instance_path / "postgres"
-    if url := embedded.status(folder).url:
+    try:
+        url = embedded.status(folder).url
+    except embedded.EmbeddedPostgresError as error:
+        raise SettingsError(str(error)) from error
+    if url:
         return url
     raise SettingsError(
         f"DATABASE_URL is not set and no embedded PostgreSQL runs in {folder}: start one with "

@@ -89,9 +89,9 @@ def test_a_command_may_borrow_a_server_for_as_long_as_it_runs(folder: Path) -> N
 
 
 def test_a_command_that_does_not_exist_is_one_line(folder: Path) -> None:
-    done = command(folder, "run", "no-such-command")
+    done = command(folder, "run", "/no-such-command")
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["[Errno 2] No such file or directory: 'no-such-command'"]
+    assert done.stderr.splitlines() == ["[Errno 2] No such file or directory: '/no-such-command'"]
     assert not embedded.status(folder).running
 
 
