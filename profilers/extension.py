@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, request
+from flask import Flask
 
 from profilers import options
 from profilers.plugin import Profiler, call_hook
@@ -74,7 +74,7 @@ class Profilers:
             call_hook(profiler, "on_app", app)
         self.worker = worker.Worker(app, self.profilers, self.activate)
         self.deliver = self.worker.put
-        app.before_request_funcs.setdefault(None, []).insert(0, self._route_early)
+        app.before_request_funcs.setdefault(None, []).insert(0, recording.route_early(self.worker.begin))
         app.after_request_funcs.setdefault(None, []).insert(0, recording.note_response)
         app.wsgi_app = self._around(app.wsgi_app, self.worker)  # type: ignore[method-assign, assignment]
         os.register_at_fork(after_in_child=self._forked)
@@ -101,13 +101,6 @@ class Profilers:
             return body
 
         return serve
-
-    def _route_early(self) -> None:
-        from profilers.recording import request_name, route_early
-
-        route_early()
-        if self.worker is not None:
-            self.worker.begin(request_name(request.method, request.url_rule))
 
     def _finished(self, recording: Recording) -> None:
         if self.worker is not None:

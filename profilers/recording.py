@@ -177,13 +177,23 @@ def routed(recording: Recording, request: Request | None) -> None:
         recording.dropped = True
 
 
-def route_early() -> None:
-    """A `before_request` function: names the profile before the view runs, and lets go of an unwanted one."""
-    recording = current.get()
-    if recording is not None and recording.kind == "request":
+def route_early(begin: Callable[[str], None]) -> Callable[[], None]:
+    """A `before_request` function: names the profile before the view runs, and lets go of an unwanted one.
+
+    `begin` is told the name of every request, profiled or not.
+    """
+
+    def name_it() -> None:
+        recording = current.get()
+        if recording is None or recording.kind != "request":
+            begin(request_name(current_request.method, current_request.url_rule))
+            return
         routed(recording, current_request)
+        begin(recording.name)
         if recording.dropped:
             current.set(recording.outer)
+
+    return name_it
 
 
 def note_response(response: Response) -> Response:

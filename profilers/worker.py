@@ -44,7 +44,7 @@ GIVE_UP_SECONDS = 60.0
 class Drawn(Active):
     """The profilers that the draw gave one request, some of them for certain endpoints only."""
 
-    __slots__ = ("_scopes",)
+    __slots__ = ("_everywhere", "_scopes")
 
     def __init__(self, profilers: Mapping[str, Profiler[Any]], drawn: Sequence[Switch]) -> None:
         names = dict.fromkeys(name for switch in drawn for name in switch.profilers)
@@ -52,6 +52,7 @@ class Drawn(Active):
         super().__init__(
             (profilers[name] for name in names if name in profilers), wants=None if everywhere else self.meant
         )
+        self._everywhere = all(switch.endpoint == ALL for switch in drawn)
         self._scopes = tuple((switch.endpoint, frozenset(switch.profilers)) for switch in drawn)
 
     def meant(self, name: str) -> bool:
@@ -60,6 +61,8 @@ class Drawn(Active):
 
     def profilers_of(self, name: str) -> tuple[Profiler[Any], ...]:
         """Those that are for this endpoint."""
+        if self._everywhere:
+            return self.profilers
         names = {
             each for endpoint, profilers in self._scopes if matches(endpoint, name) for each in profilers
         }

@@ -27,6 +27,8 @@ INTERVAL = 0.4
 """Seconds between rounds: a killed worker loses what was finished since the last one."""
 RETRY_SECONDS = (1.0, 30.0)
 """First and longest pause before a store that failed is tried again."""
+YIELD_EVERY = 4
+"""Profiles between two pauses for the requests."""
 
 Chore = Callable[[Keeper | None], None]
 """Something else to be done in each round, such as looking whether a switch was turned; given no keeper
@@ -155,18 +157,19 @@ class Writer:
             self._busy = True
         if not profiles and not self._uncounted:
             return None
+        batch = keeper.new_batch()
         next_chores = time.monotonic() + self.interval
-        for profile in profiles:
+        for number, profile in enumerate(profiles):
             if self._examine is not None:
                 self._guard(self._examine, profile)
-            if time.monotonic() > next_chores:  # examining many takes its time; a switch should not wait
-                self._do_chores(keeper)
-                next_chores = time.monotonic() + self.interval
-        batch = keeper.new_batch()
-        for profile in profiles:
             if not self._guard(batch.add, profile):
                 with self._changed:
                     self._leave_out(1)
+            if number % YIELD_EVERY == 0:
+                time.sleep(0)  # lets a waiting request have the interpreter, which would wait 5 ms for it
+                if time.monotonic() > next_chores:  # and a switch should not wait for a long queue
+                    self._do_chores(keeper)
+                    next_chores = time.monotonic() + self.interval
         return batch
 
     def _write(self, keeper: Keeper, batch: Batch) -> bool:

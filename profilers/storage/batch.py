@@ -8,7 +8,9 @@ longer than all before. Of the rest the store has the summary line and the sums.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import secrets
 from collections import defaultdict
 from typing import Any
@@ -28,9 +30,17 @@ OTHER = "(others)"
 """What stands for endpoints and shapes beyond the store's bounds."""
 
 
+_numbers = itertools.count(1)
+_process: tuple[int, str] = (0, "")
+
+
 def new_id(started_at: float) -> str:
     """A profile's id: sorts by time, unique across workers and hosts."""
-    return f"{int(started_at * 1000):011x}{secrets.randbits(48):012x}"
+    global _process
+    pid = os.getpid()
+    if _process[0] != pid:  # drawn once: each read of the system's randomness lets go of the interpreter
+        _process = (pid, secrets.token_hex(4))
+    return f"{int(started_at * 1000):011x}{_process[1]}{next(_numbers) & 0xFFFFF:05x}"
 
 
 class Sums:

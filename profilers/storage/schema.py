@@ -36,12 +36,12 @@ CREATE TABLE IF NOT EXISTS detail (
 CREATE INDEX IF NOT EXISTS detail_order ON detail (notable, started_at);
 CREATE TABLE IF NOT EXISTS endpoint_slot (
     slot BIGINT NOT NULL, width INTEGER NOT NULL, endpoint_id BIGINT NOT NULL, body TEXT NOT NULL,
-    PRIMARY KEY (slot, width, endpoint_id)
+    PRIMARY KEY (width, slot, endpoint_id)
 );
 CREATE TABLE IF NOT EXISTS statement_slot (
     slot BIGINT NOT NULL, width INTEGER NOT NULL, endpoint_id BIGINT NOT NULL, shape_id BIGINT NOT NULL,
     calls BIGINT NOT NULL, duration DOUBLE PRECISION NOT NULL, duration_max DOUBLE PRECISION NOT NULL,
-    row_count BIGINT NOT NULL, PRIMARY KEY (slot, width, endpoint_id, shape_id)
+    row_count BIGINT NOT NULL, PRIMARY KEY (width, slot, endpoint_id, shape_id)
 );
 CREATE TABLE IF NOT EXISTS finding (
     id BIGINT PRIMARY KEY, body TEXT NOT NULL, first_seen DOUBLE PRECISION NOT NULL,
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS finding (
 CREATE TABLE IF NOT EXISTS finding_slot (
     slot BIGINT NOT NULL, width INTEGER NOT NULL, endpoint_id BIGINT NOT NULL, finding_id BIGINT NOT NULL,
     requests BIGINT NOT NULL, statements BIGINT NOT NULL, duration DOUBLE PRECISION NOT NULL,
-    PRIMARY KEY (slot, width, endpoint_id, finding_id)
+    PRIMARY KEY (width, slot, endpoint_id, finding_id)
 )
 """
 
