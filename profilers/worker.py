@@ -26,7 +26,7 @@ from profilers.plugin import Profiler, call_hook
 from profilers.profile import Location, Profile
 from profilers.recording import Active, examine
 from profilers.storage.keeper import Keeper
-from profilers.store import Limits, Store, default_folder, matches, open_store
+from profilers.store import Limits, Store, StoreError, default_folder, matches, open_store
 from profilers.switches import ALL, Switch, Switches, WorkerStatus
 from profilers.worker_slots import WorkerSlots
 from profilers.writer import Writer
@@ -121,14 +121,13 @@ class Worker:
 
     Raises:
         ConfigError: a setting is wrong.
-        StoreError: `PROFILE_STORE` is neither a path nor the URL of a PostgreSQL database.
     """
 
     def __init__(
         self, app: Flask, profilers: Sequence[Profiler[Any]], activate: Callable[[Active | None], None]
     ) -> None:
         self.store = store_of(app)
-        self.brake = Brake(options.parse("PROFILE_BRAKE", _setting(app, "PROFILE_BRAKE", LIMIT), float))
+        self.brake = _brake(app)
         self.slots = _slots(app, self.store)
         self.writer = Writer(self.store, self._examine, (self._note, self._look, self._say))
         self._app = app
@@ -246,7 +245,7 @@ def store_of(app: Flask) -> Store:
     """The store that an app's settings name.
 
     Raises:
-        ConfigError, StoreError: a setting is wrong.
+        ConfigError: a setting is wrong.
     """
     limits = {}
     for field in dataclasses.fields(Limits):
@@ -256,7 +255,10 @@ def store_of(app: Flask) -> Store:
             raise options.ConfigError(f"{key}={value}: expected more than 0")
         limits[field.name] = value
     where = options.setting("PROFILE_STORE", app.config)
-    return open_store(where or default_folder(app.instance_path), Limits(**limits))
+    try:
+        return open_store(where or default_folder(app.instance_path), Limits(**limits))
+    except StoreError as error:
+        raise options.ConfigError(str(error)) from error
 
 
 def locate(frame: FrameType) -> Location | None:
@@ -268,6 +270,14 @@ def locate(frame: FrameType) -> Location | None:
 def _setting(app: Flask, key: str, default: Any) -> Any:
     value = options.setting(key, app.config)
     return default if value is None else value
+
+
+def _brake(app: Flask) -> Brake:
+    limit = options.parse("PROFILE_BRAKE", _setting(app, "PROFILE_BRAKE", LIMIT), float)
+    try:
+        return Brake(limit)
+    except ValueError as error:
+        raise options.ConfigError(str(error)) from error
 
 
 def _slots(app: Flask, store: Store) -> WorkerSlots | None:
