@@ -21,6 +21,7 @@ from gunicorn.arbiter import Arbiter
 from pake import create_app, embedded
 from pake.config import SettingsError, load_settings
 from pake.worker import Worker
+from profilers.gunicorn import post_worker_init, worker_abort, worker_exit  # noqa: F401 - hooks of Gunicorn
 
 try:
     settings = load_settings()

@@ -15,7 +15,7 @@ import secrets
 from collections import defaultdict
 from typing import Any
 
-from profilers.profile import Profile
+from profilers.profile import Finding, Profile
 from profilers.shapes import normalise
 from profilers.storage.encoding import MAX_STATEMENTS, encode, encode_finding
 from profilers.storage.histogram import count_bucket, duration_bucket
@@ -129,6 +129,14 @@ class Names:
         self.new.update((identity, self.keep(text)) for text, identity in self.ids.items())
 
 
+class Fingerprints(Names):
+    """Of findings: only their ids are stored."""
+
+    def keep(self, text: str) -> str:
+        """The whole text: long ones may differ at their end only."""
+        return text
+
+
 class Shapes(Names):
     """Statement texts: normalised once more, so that no literal reaches the store whoever sent it."""
 
@@ -140,6 +148,9 @@ class Shapes(Names):
 def text_id(text: str) -> int:
     """63 bits of a hash of the text."""
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") >> 1
+
+
+_OTHER_ID = text_id(OTHER)
 
 
 class Batch:
@@ -230,15 +241,20 @@ class Batch:
     def _add_findings(self, slot: int, endpoint: int, profile: Profile) -> None:
         seen = set()
         for finding in profile.findings:
+            count, duration = finding.count, finding.duration
             identity = self.finding_ids.id(finding.fingerprint)
             if identity not in self.findings:
                 # One text a batch is enough: the newest of a group differs in its numbers only.
+                if identity == _OTHER_ID:
+                    finding = Finding(
+                        "others", "", OTHER, 0, message="More findings than the store keeps apart."
+                    )
                 body = json.dumps(encode_finding(finding), separators=(",", ":"), default=str)
                 self.findings[identity] = (identity, body, profile.started_at, profile.started_at, profile.id)
             sums = self.finding_sums[slot, endpoint, identity]
             sums[0] += identity not in seen
-            sums[1] += finding.count
-            sums[2] += finding.duration
+            sums[1] += count
+            sums[2] += duration
             seen.add(identity)
 
     def statement_rows(self) -> list[tuple[Any, ...]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from profilers.profile import Profile
 from profilers.storage import schema
-from profilers.storage.batch import Batch, Names, Sampler, Shapes, Sums
+from profilers.storage.batch import Batch, Fingerprints, Names, Sampler, Shapes, Sums
 from profilers.storage.database import Connection, Database
 from profilers.storage.rows import Limits
 
@@ -24,7 +24,7 @@ class Keeper:
         self._connection: Connection | None = None
         self._endpoints = Names(limits.endpoints)
         self._shapes = Shapes(limits.shapes)
-        self._findings = Names(limits.findings)
+        self._findings = Fingerprints(limits.findings)
         self._sampler = Sampler()
         self._epoch: int | None = None
         self._next_upkeep = 0.0
@@ -57,7 +57,7 @@ class Keeper:
         except BaseException:
             self.close()
             raise
-        for names in (self._endpoints, self._shapes):
+        for names in (self._endpoints, self._shapes, self._findings):
             names.new.clear()
 
     @property

@@ -257,6 +257,20 @@ def test_endpoints_and_shapes_without_end_are_put_together(tmp_path):
     assert len(store.statements()) == 6
 
 
+def test_findings_without_end_are_put_together(tmp_path):
+    store = open_store(tmp_path / "many.sqlite", Limits(findings=5))
+    store.add([profile(findings=[finding(f"Post.column_{number}")]) for number in range(20)])
+    rows = {row.finding.kind: row for row in store.findings() if row.finding.kind == "others"}
+    assert len(store.findings()) == 6
+    assert rows["others"].requests == 15
+
+
+def test_findings_that_differ_at_the_end_of_a_long_statement_stay_apart(store):
+    long = "SELECT " + "column_name, " * 100
+    store.add([profile(findings=[finding(long + "a"), finding(long + "b")])])
+    assert len(store.findings()) == 2
+
+
 def test_old_slots_grow_wider_and_their_sums_stay(store):
     hour = 3600.0
     for age in (0.0, 0.5 * hour, 5 * hour):
