@@ -28,8 +28,10 @@ TEST := $(or $(wildcard .venv/dev.stamp),.venv/test.stamp)
 DEV := .venv/dev.stamp
 
 .PHONY: run
-run: $(RUN) ## Start the service on 127.0.0.1:8000 with its own database; Ctrl-C stops all
-	@echo "==> http://127.0.0.1:8000"
+run: $(RUN) ## Start the service on 127.0.0.1:8000 with database and demo data; Ctrl-C stops all
+	@test -n "$$DATABASE_URL" || { echo "==> database and demo data"; \
+	  PATH=$(CURDIR)/$(BIN):$$PATH python -m pake.embedded --folder "$${INSTANCE_PATH:-instance}/postgres" run \
+	    sh -c 'flask db upgrade && flask pake demo-data'; }
 	@exec $(BIN)/gunicorn
 
 SCENARIOS := smoke normal peak stress endurance
