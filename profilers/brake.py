@@ -63,10 +63,7 @@ def next_sampling(sampling: float, load: Load, limit: float = LIMIT) -> float:
 
 
 class Brake:
-    """The brake of one worker.
-
-    Its counters are added to without a lock: a lost addition is one of thousands, a lock is paid by each.
-    """
+    """The brake of one worker; used by its writer's thread alone."""
 
     def __init__(self, limit: float = LIMIT) -> None:
         if not (math.isfinite(limit) and 0 <= limit < 1):

@@ -6,7 +6,6 @@ its name, and puts its profile into the queue.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import random
@@ -14,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -72,18 +72,18 @@ class Drawn(Active):
 class Plan:
     """Which profilers the requests of a worker are given; never changed, replaced whole.
 
-    `profilers` are those that exist by name, `configured` the names that the configuration switches on.
+    `profilers` are those that exist by name, `configured` what the configuration switches on.
     """
 
     def __init__(
         self,
         profilers: Mapping[str, Profiler[Any]],
-        configured: Sequence[str],
+        configured: Switch,
         state: Switches,
         sampling: float = 1.0,
     ) -> None:
-        base = state.configured(configured)
-        self._switches = ((Switch(base),) if base else ()) + state.on
+        base = replace(configured, profilers=state.configured(configured.profilers))
+        self._switches = ((base,) if base.profilers else ()) + state.on
         self._profilers = profilers
         self._sampling = sampling
         self._always = sampling >= 1 and all(switch.sample >= 1 for switch in self._switches)
@@ -131,7 +131,7 @@ class Worker:
         self.slots = _slots(app, self.store)
         self.writer = Writer(self.store, self._examine, (self._note, self._look, self._say))
         self._app = app
-        self._configured = tuple(profiler.name for profiler in profilers)
+        self._configured = Switch(tuple(profiler.name for profiler in profilers), sample=_sample(app))
         self._profilers = {profiler.name: profiler for profiler in profilers}
         self._refused: set[str] = set()
         self._activate = activate
@@ -248,7 +248,7 @@ def store_of(app: Flask) -> Store:
         ConfigError: a setting is wrong.
     """
     limits = {}
-    for field in dataclasses.fields(Limits):
+    for field in fields(Limits):
         key = f"PROFILE_STORE_{field.name.upper()}"
         value = options.parse(key, _setting(app, key, field.default), type(field.default))
         if value <= 0:
@@ -270,6 +270,13 @@ def locate(frame: FrameType) -> Location | None:
 def _setting(app: Flask, key: str, default: Any) -> Any:
     value = options.setting(key, app.config)
     return default if value is None else value
+
+
+def _sample(app: Flask) -> float:
+    sample = options.parse("PROFILE_SAMPLE", _setting(app, "PROFILE_SAMPLE", 1.0), float)
+    if not 0 < sample <= 1:
+        raise options.ConfigError(f"PROFILE_SAMPLE={sample}: expected more than 0 and at most 1")
+    return float(sample)
 
 
 def _brake(app: Flask) -> Brake:

@@ -219,6 +219,7 @@ class Writer:
             try:
                 chore(None if waits else keeper)
             except (StoreError, OSError, self.store.database.errors) as error:
+                keeper.close()  # the connection may be what broke
                 self._failed(error)
                 return
             except Exception as error:  # noqa: BLE001 (one chore must not end the others)

@@ -16,6 +16,12 @@ def store(tmp_path):
     return open_store(tmp_path / "profiles")
 
 
+@pytest.fixture
+def shared_store(empty_database_url):
+    """Of several hosts."""
+    return open_store(empty_database_url)
+
+
 def named(name: str) -> Profiler:
     profiler = Profiler(None)
     profiler.name = name
@@ -42,7 +48,9 @@ class Chooser:
 
 def plan(store, *configured, after=0.0) -> Chooser:
     """What a worker makes of the store some seconds later."""
-    return Chooser(Plan(PROFILERS, configured, switches.status(store).switches.at(time.time() + after)))
+    return Chooser(
+        Plan(PROFILERS, Switch(configured), switches.status(store).switches.at(time.time() + after))
+    )
 
 
 def test_what_was_switched_on_is_chosen(store):
@@ -108,7 +116,7 @@ def test_on_by_name_wakes_a_resting_profiler(store):
 
 
 def test_the_brake_leaves_out_whole_requests():
-    braked = Chooser(Plan(PROFILERS, ["queries"], Switches(), sampling=0.25))
+    braked = Chooser(Plan(PROFILERS, Switch(("queries",)), Switches(), sampling=0.25))
     chosen = sum(bool(braked.choose("GET /")) for _ in range(10_000))
     assert 2000 < chosen < 3000
 
@@ -126,6 +134,18 @@ def test_status_shows_switches_and_workers(store):
     (switch,) = status.switches.on
     assert switch == Switch(("nplusone",), "GET /services*", 0.05, switch.until)
     assert status.workers == (worker,)
+
+
+def test_hosts_that_share_a_database_share_their_switches(shared_store):
+    switches.turn_on(shared_store, ["nplusone"], "GET /services*", 0.05, 600)
+    with shared_store.database.connect().transaction(write=True) as connection:
+        for host in ("web-1", "web-2"):
+            switches.say(connection, WorkerStatus(host, 17, time.time(), 1.0, 0.0, 0))
+    status = switches.status(shared_store)
+    assert [switch.profilers for switch in status.switches.on] == [("nplusone",)]
+    assert [worker.host for worker in status.workers] == ["web-1", "web-2"]
+    switches.turn_off(shared_store)
+    assert switches.status(shared_store).switches.on == ()
 
 
 def test_nothing_was_ever_switched(store):

@@ -16,7 +16,7 @@ from tests.servers import wait_for
 
 def app_with(engine=None, **config) -> Flask:
     app = Flask("shop")
-    app.config.update(PROFILE="standby", **config)
+    app.config.update({"PROFILE": "standby", **config})
     Profilers(app)
 
     @app.get("/services/<int:number>")
@@ -45,6 +45,7 @@ def test_settings_bound_the_store():
         ("PROFILE_STORE_DAYS", 0, "PROFILE_STORE_DAYS=0.0: expected more than 0"),
         ("PROFILE_BRAKE", "2%", "PROFILE_BRAKE='2%': expected a number"),
         ("PROFILE_BRAKE", 2, "PROFILE_BRAKE=2.0: expected a share of request time such as 0.02"),
+        ("PROFILE_SAMPLE", 0, "PROFILE_SAMPLE=0.0: expected more than 0 and at most 1"),
         ("PROFILE_STORE", "mysql://h/d", "PROFILE_STORE=mysql://h/d: expected a path or postgresql://"),
     ],
 )
@@ -95,6 +96,15 @@ def test_switched_on_at_run_time_requests_are_profiled_and_off_they_are_not(engi
     wait_for(lambda: extension.active is None)
     client.get("/services/1")
     assert len(names_of(extension.worker)) == 1
+
+
+def test_of_a_busy_service_a_sample_is_profiled(engine, monkeypatch):
+    draws = iter([0.9, 0.1, 0.6, 0.4])
+    monkeypatch.setattr("profilers.worker.random.random", lambda: next(draws))
+    app = app_with(engine, PROFILE="queries", PROFILE_SAMPLE=0.5)
+    for _ in range(4):
+        app.test_client().get("/services/1")
+    assert len(names_of(app.extensions["profilers"].worker)) == 2
 
 
 def test_what_cannot_be_switched_on_is_said_once_and_the_rest_is(engine, caplog):

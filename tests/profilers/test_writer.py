@@ -11,6 +11,8 @@ import pytest
 from profilers.profile import Profile, Statement
 from profilers.store import open_store
 from profilers.writer import Writer
+from tests.conftest import autocommit
+from tests.servers import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -243,3 +245,29 @@ def test_many_threads_put_each_profile_once(store, writers):
     writer.flush()
     kept = sorted(row.started_at for row in store.profiles(limit=1000))
     assert kept == [1000.0 + number for number in range(500)]
+
+
+def test_a_database_that_drops_its_connections_gets_everything_once(empty_database_url, writers, monkeypatch):
+    monkeypatch.setattr("profilers.writer.RETRY_SECONDS", (0.01, 0.05))
+    store = open_store(empty_database_url)
+    looks = []
+
+    def look(keeper):
+        if keeper is not None:
+            with keeper.connection.transaction(write=False) as connection:
+                looks.append(connection.execute("SELECT 1").fetchone())
+
+    writer = writers(store, chores=[look])
+    writer.put(profile(0))
+    assert writer.flush()
+    with autocommit(empty_database_url) as admin:
+        admin.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    looked = len(looks)
+    wait_for(lambda: len(looks) > looked + 2)
+    writer.put(profile(1))
+    assert writer.flush()
+    assert [row.started_at for row in store.profiles()] == [1001.0, 1000.0]
+    assert writer.failing_since is None
