@@ -48,6 +48,17 @@ $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
+.venv-bench/bench.stamp: requirements/bench.txt setup.cfg
+	@echo "==> creating .venv-bench from requirements/bench.txt (locked, with hashes)"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install -qq --require-hashes -r requirements/bench.txt
+	@.venv-bench/bin/pip install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: bench-overhead
+bench-overhead: $(RUN) .venv-bench/bench.stamp ## What each profiler costs a request, others beside it (ARGS=--quick)
+	@$(BIN)/python -m benchmarks.bench_overhead $(ARGS)
+
 .PHONY: lint
 lint: $(DEV) ## Check style and types
 	@$(BIN)/ruff check .

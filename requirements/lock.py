@@ -1,7 +1,8 @@
-"""Resolve the dependencies of setup.cfg into requirements/{run,test,dev}.txt, with hashes.
+"""Resolve the dependencies of setup.cfg into requirements/*.txt, with hashes.
 
 Run by `make lock`. Every file is resolved for all platforms and Python 3.11+ at once, and the longer
-ones are held to what the shorter ones chose, so that what is tested is what runs.
+ones are held to what the shorter ones chose, so that what is tested is what runs. bench.txt is held to
+run.txt too: the tools that ours are measured against, in an environment of their own.
 """
 
 import subprocess
@@ -9,11 +10,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = {"run": ["run"], "test": ["run", "test"], "dev": ["run", "test", "dev"]}
+EXTRAS = {"run": ["run"], "bench": ["bench"], "test": ["run", "test"], "dev": ["run", "test", "dev"]}
+HELD_TO = {"bench": "run", "test": "run", "dev": "test"}
 
 
 def main() -> None:
-    shorter: Path | None = None
     for name, extras in EXTRAS.items():
         target = HERE / f"{name}.txt"
         command = [sys.executable, "-m", "uv", "pip", "compile", "setup.cfg", "--quiet"]
@@ -22,10 +23,9 @@ def main() -> None:
         # Building the package itself, for its entry points, needs these two.
         command += ["-", "--output-file", str(target)]
         command += [part for extra in extras for part in ("--extra", extra)]
-        if shorter is not None:
-            command += ["--constraints", str(shorter)]
+        if name in HELD_TO:
+            command += ["--constraints", str(HERE / f"{HELD_TO[name]}.txt")]
         subprocess.run(command, check=True, cwd=HERE.parent, input=b"setuptools\nwheel\n")  # noqa: S603
-        shorter = target
         print(f"wrote {target.relative_to(HERE.parent)}")
 
 

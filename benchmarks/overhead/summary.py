@@ -1,0 +1,123 @@
+"""Turns what the processes measured into ratios to no profiler, with their spread. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some requests of one kind, served in a row by one process."""
+
+    generation: int
+    """Processes of one generation ran side by side."""
+    round: int
+    """Batches of one generation and round ran one right after the other."""
+    variant: str
+    request: str
+    times: Sequence[int]
+    """Nanoseconds of each request."""
+    wall: int
+    """Nanoseconds of all."""
+    cpu: int
+    """CPU nanoseconds of the whole process, its background threads included."""
+    resident: int
+    """Bytes of memory of the process afterwards."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles."""
+
+    low: float
+    middle: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, middle, high = quantiles(values, n=4, method="inclusive")
+        return cls(low, middle, high)
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} ({self.low:.2f}–{self.high:.2f})"  # noqa: RUF001
+
+
+def per_request(measure: str) -> Callable[[Sequence[Batch], Sequence[Batch]], float]:
+    """Ratio of two processes in `wall` or `cpu`: the median over rounds, each against the same moment."""
+
+    def ratio(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float:
+        then = {each.round: getattr(each, measure) / len(each.times) for each in baseline}
+        return float(median(getattr(each, measure) / len(each.times) / then[each.round] for each in batches))
+
+    return ratio
+
+
+def p99(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float:
+    """Ratio of the times that 1 % of the requests exceed."""
+    return _p99(batches) / _p99(baseline)
+
+
+def _p99(batches: Sequence[Batch]) -> float:
+    return quantiles((time for batch in batches for time in batch.times), n=100)[98]
+
+
+def megabytes_more(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float:
+    """Memory at the end, in MB more."""
+    return (batches[-1].resident - baseline[-1].resident) / 2**20
+
+
+RATIOS = {"wall": per_request("wall"), "CPU": per_request("cpu"), "p99": p99}
+
+
+def compare(
+    batches: Iterable[Batch],
+    variant: str,
+    baseline: str,
+    compared: Callable[[Sequence[Batch], Sequence[Batch]], float],
+    request: str | None = None,
+) -> Spread:
+    """Each process of a variant against the baseline's of its generation; the spread is over generations."""
+    groups: dict[tuple[int, str], list[Batch]] = {}
+    for batch in batches:
+        if request in (None, batch.request):
+            groups.setdefault((batch.generation, batch.variant), []).append(batch)
+    return Spread.of(
+        [
+            compared(group, groups[generation, baseline])
+            for (generation, each), group in groups.items()
+            if each == variant
+        ]
+    )
+
+
+def tables(batches: Sequence[Batch], baseline: str) -> str:
+    """The whole result as Markdown."""
+    variants = list(dict.fromkeys(batch.variant for batch in batches))
+    others = [variant for variant in variants if variant != baseline]
+    lines = []
+    for request in dict.fromkeys(batch.request for batch in batches):
+        times = [
+            time
+            for batch in batches
+            if (batch.variant, batch.request) == (baseline, request)
+            for time in batch.times
+        ]
+        lines += [
+            f"**{request}** ({median(times) / 1000:.0f} µs a request with {baseline})",
+            "",
+            "| variant | " + " | ".join(RATIOS) + " |",
+            "|---|" + "---|" * len(RATIOS),
+        ]
+        for variant in others:
+            cells = [compare(batches, variant, baseline, ratio, request) for ratio in RATIOS.values()]
+            lines.append(f"| {variant} | " + " | ".join(map(str, cells)) + " |")
+        lines.append("")
+    lines += ["**Memory of the process**", "", f"| variant | MB more than {baseline} |", "|---|---|"]
+    for variant in others:
+        spread = compare(batches, variant, baseline, megabytes_more)
+        lines.append(f"| {variant} | {spread.middle:.1f} ({spread.low:.1f}–{spread.high:.1f}) |")  # noqa: RUF001
+    return "\n".join(lines)
