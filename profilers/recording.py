@@ -126,7 +126,7 @@ def record_request(
     entered = time.thread_time() if timed else 0.0
     method = environ["REQUEST_METHOD"]
     outer = current.get()
-    while outer is not None and outer.kind == "request":
+    while outer is not None and outer.kind != "block":
         outer = outer.outer
     recording = Recording(request_name(method), "request", active.needs, outer)
     recording.active = active
