@@ -92,7 +92,7 @@ class WorkerSlots:
             return cls._opened[path]
 
     def claim(self) -> bool:
-        """Take a part of the file for this process; False when there is none."""
+        """Take a part of the file for this process; False when there is none, or no room on the disk."""
         if self._part >= 0:
             return True
         for part in range(WORKERS):
@@ -101,6 +101,11 @@ class WorkerSlots:
             if self._header(part)[0]:  # of a dead worker, not yet told
                 self._unlock(part)
                 continue
+            try:
+                os.pwrite(self._file, bytes(_PART), part * _PART)
+            except OSError:  # without a block behind it, a note on a full disk would be a SIGBUS
+                self._unlock(part)
+                return False
             self._part = part
             self._free.extend(part * _PART + _SLOT * number for number in range(1, REQUESTS + 1))
             _HEADER.pack_into(self._map, part * _PART, os.getpid(), time.time(), 0.0, 0)

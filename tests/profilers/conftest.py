@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from profilers import Profilers
 from profilers.collect import Recording
 from profilers.extension import installed
 from profilers.recording import examine
+from profilers.worker_slots import WorkerSlots
 from tests.profilers.example import memory_engine
 
 
@@ -33,6 +35,8 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     for extension in set(installed) - before:
         if extension.worker is not None:
             extension.worker.close()
+    for path in [path for path in WorkerSlots._opened if path.is_relative_to(tmp_path)]:
+        os.close(WorkerSlots._opened.pop(path)._file)
 
 
 Profiled = Callable[..., tuple[Flask, list[Recording]]]

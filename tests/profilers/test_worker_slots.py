@@ -1,5 +1,6 @@
 """What a worker was doing when it was killed is told by the others; an orderly end tells nothing."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import time
 
 import pytest
 
+from profilers import worker_slots
 from profilers.profile import Location
 from profilers.worker_slots import WorkerSlots
 
@@ -240,3 +242,23 @@ def test_only_its_owner_can_read_the_file(tmp_path):
     path = tmp_path / "slots"
     WorkerSlots.of(path)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_disk_has_room_for_every_note_before_the_first_is_made(tmp_path):
+    slots = WorkerSlots.of(tmp_path / "slots")
+    assert (tmp_path / "slots").stat().st_blocks == 0
+    slots.claim()
+    assert (tmp_path / "slots").stat().st_blocks * 512 >= worker_slots._PART
+
+
+def test_on_a_full_disk_nothing_is_noted(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    slots = WorkerSlots.of(tmp_path / "slots")
+    monkeypatch.setattr(os, "pwrite", full)
+    assert not slots.claim()
+    slots.begin("GET /")
+    slots.end()
+    monkeypatch.undo()
+    assert slots.claim(), "the part was given back"
