@@ -131,8 +131,10 @@ class Suite:
         def profiled_call(app: flask.Flask, environ: Any, start_response: Any) -> Iterable[bytes]:
             return record_request(app.wsgi_app, environ, start_response, active, finished)
 
+        name_it = route_early(lambda name: None)
+
         def routed(_app: flask.Flask) -> None:
-            route_early()
+            name_it()
 
         flask.Flask.__call__ = profiled_call  # type: ignore[assignment, method-assign]
         try:
