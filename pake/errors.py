@@ -6,6 +6,8 @@ the rejected input; the log does hold the stack trace, under the request id that
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -14,9 +16,12 @@ import orjson
 import structlog
 from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
 from sqlalchemy import exc
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
+
+from pake.extensions import limiter
 
 log = structlog.get_logger(__name__)
 
@@ -68,9 +73,21 @@ def answer(problem: Problem) -> Response:
 def init_app(app: Flask) -> None:
     """Answer every exception with a problem."""
     app.register_error_handler(Problem, answer)
+    app.register_error_handler(RateLimitExceeded, _limited)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(exc.SQLAlchemyError, _database)
     app.register_error_handler(Exception, _unexpected)
+
+
+def _limited(_error: RateLimitExceeded) -> Response:
+    seconds = limiter.current_limit.reset_at - time.time() if limiter.current_limit else 1
+    return answer(
+        Problem(
+            429,
+            "Too many requests from this address.",
+            headers={"Retry-After": str(max(1, math.ceil(seconds)))},
+        )
+    )
 
 
 def _http(error: HTTPException) -> ResponseReturnValue:

@@ -11,9 +11,10 @@ import string
 import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import argon2
@@ -45,36 +46,42 @@ def normalise(password: str) -> str:
 # ---- hashing, bounded
 
 
-@dataclass
-class _Turnstile:
-    """Lets a few threads hash at a time and a few more wait."""
+class Turnstile:
+    """Lets a few threads through at a time and a few more wait; sends the others away."""
 
-    running: threading.BoundedSemaphore
-    places: threading.BoundedSemaphore = field(repr=False)
+    def __init__(self, parallel: int, waiting: int) -> None:
+        self._running = threading.BoundedSemaphore(parallel)
+        self._lock = threading.Lock()
+        self.free = parallel + waiting
+        """How many more may come in."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        if not self.places.acquire(blocking=False):
-            raise Problem(503, "Too many sign-ins at this moment.", headers={"Retry-After": "1"})
+        """One thread's time inside. Raises Problem 503 when too many are waiting."""
+        with self._lock:
+            if not self.free:
+                raise Problem(503, "Too many sign-ins at this moment.")
+            self.free -= 1
         try:
-            with self.running:
+            with self._running:
                 yield
         finally:
-            self.places.release()
+            with self._lock:
+                self.free += 1
 
 
 @cache
-def _turnstile(parallel: int, waiting: int) -> _Turnstile:
-    return _Turnstile(threading.BoundedSemaphore(parallel), threading.BoundedSemaphore(parallel + waiting))
+def _turnstile(parallel: int, waiting: int) -> Turnstile:
+    return Turnstile(parallel, waiting)
 
 
-def _turn() -> _Turnstile:
-    return _turnstile(settings.hashes_in_parallel, settings.hashes_waiting)
+def _turn() -> AbstractContextManager[None]:
+    return _turnstile(settings.hashes_in_parallel, settings.hashes_waiting).turn()
 
 
 def hash_password(password: str) -> str:
     """The Argon2id hash of a password. Raises Problem 503 when too many are waiting."""
-    with _turn().turn():
+    with _turn():
         return _hasher.hash(normalise(password))
 
 
@@ -83,7 +90,7 @@ def verify_password(password: str, password_hash: str | None) -> bool:
 
     Raises Problem 503 when too many are waiting.
     """
-    with _turn().turn():
+    with _turn():
         try:
             return _hasher.verify(password_hash or _NOBODYS_HASH, normalise(password))
         except argon2.exceptions.VerifyMismatchError:
@@ -154,41 +161,42 @@ def _repeats(password: str) -> bool:
 
 
 def _made_of(password: str, words: frozenset[str]) -> bool:
-    """Whether the password is nothing but these words, rows of keys, repetitions, digits and signs.
+    """Whether it is but these words, rows of keys, repetitions, digits, signs and a stray letter or two.
 
-    Looks at every position that can be reached from the start by such pieces: linear in the length.
+    Counts the fewest strays with which each position can be reached: linear in the length.
     """
     text = password.lower()
     starts: dict[str, list[str]] = {}
     for word in words:
         starts.setdefault(word[0], []).append(word)
-    reached = {0}
+    strays = list(range(len(text) + 1))
     for at in range(len(text)):
-        if at in reached:
-            reached.update(at + size for size in _pieces(text, at, starts))
-    return len(text) in reached
+        strays[at + 1] = min(strays[at + 1], strays[at] + 1)
+        for size in _pieces(text, at, starts):
+            strays[at + size] = min(strays[at + size], strays[at])
+    return strays[-1] <= 2
 
 
 def _pieces(text: str, at: int, starts: dict[str, list[str]]) -> Iterator[int]:
     """Lengths of the worthless pieces that begin at a position."""
-    if text[at].isascii() and not text[at].isalpha():
+    first, rest = text[at], text[at + 1 : at + 40]
+    if first.isascii() and not first.isalpha():
         yield 1
-    for first in (text[at], *_LEET.get(text[at], "")):
-        for word in starts.get(first, ()):
-            if len(text) - at >= len(word) and all(
-                given == letter or letter in _LEET.get(given, "")
-                for given, letter in zip(text[at:], word, strict=False)
-            ):
+    for letter in (first, *_LEET.get(first, "")):
+        for word in starts.get(letter, ()):
+            if len(rest) >= len(word) - 1 and all(map(_alike, rest, word[1:])):
                 yield len(word)
-    repeated = len(text[at:]) - len(text[at:].lstrip(text[at]))
-    if repeated >= 3:
-        yield repeated
+    if rest.startswith(first * 2):
+        yield 1 + len(rest) - len(rest.lstrip(first))
     for row in _RUNS:
-        if (place := row.find(text[at])) >= 0:
-            run = 0
-            while text[at + run : at + run + 1] and row[place + run : place + run + 1] == text[at + run]:
-                run += 1
-            yield from range(3, run + 1)
+        if (place := row.find(first)) >= 0:
+            pairs = zip(row[place:], first + rest, strict=False)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            yield from range(3, shared + 1)
+
+
+def _alike(given: str, letter: str) -> bool:
+    return given == letter or letter in _LEET.get(given, "")
 
 
 # ---- generation

@@ -8,8 +8,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from apiflask import APIFlask
 
 from pake import create_app, embedded
@@ -17,6 +19,8 @@ from pake.auth import accounts, passwords, tokens
 from pake.auth.models import Role
 from pake.config import Settings
 from pake.extensions import db
+
+KEY = "a key for tests that is long enough"
 
 if os.geteuid() != 0:  # what only root can try
     collect_ignore = ["test_embedded_as_root.py"]
@@ -58,10 +62,29 @@ def folder(empty_folder: Path, cluster: Path) -> Path:
 @pytest.fixture
 def app(database_url: str) -> Iterator[APIFlask]:
     """The service on a fresh database; pytest-flask's `client` speaks to it."""
-    app = create_app(Settings(database_url=database_url))
+    app = create_app(settings(database_url))
     yield app
     with app.app_context():
         db.engine.dispose()
+
+
+def settings(database_url: str, **others: Any) -> Settings:
+    """Settings that no file or variable of this machine has a say in, and no token is remembered."""
+    given = {"secret_key": KEY, "token_memory_seconds": 0} | others
+    return Settings(_env_file=None, database_url=database_url, **given)  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def statements(app: APIFlask) -> list[str]:
+    """What the app sends to PostgreSQL, from here on."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        sent.append(statement)
+
+    with app.app_context():
+        sa.event.listen(db.engine, "before_cursor_execute", note)
+    return sent
 
 
 @pytest.fixture(autouse=True)

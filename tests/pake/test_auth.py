@@ -1,0 +1,345 @@
+"""Sign-in, tokens and accounts: what is answered, and how many statements that takes."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from pake import create_app
+from pake.auth import accounts, keys, tokens
+from pake.config import Settings
+from pake.extensions import db
+from tests.pake.conftest import settings
+
+PASSWORD = "quiet river stones"
+
+
+@pytest.fixture
+def alice(client: FlaskClient) -> str:
+    """An account; its password is PASSWORD."""
+    body = {"username": "alice", "password": PASSWORD, "email": "alice@example.org", "full_name": "Alice L."}
+    assert client.post("/auth/register", json=body).status_code == 201
+    return "alice"
+
+
+def sign_in(client: FlaskClient, username: str, password: str = PASSWORD) -> TestResponse:
+    return client.post("/auth/token", data={"username": username, "password": password})
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+# ---- accounts
+
+
+def test_an_account_sees_itself(client: FlaskClient, alice: str) -> None:
+    tokens = sign_in(client, alice).get_json()
+    assert (tokens["token_type"], tokens["expires_in"]) == ("Bearer", 900)
+    me = client.get("/auth/me", headers=bearer(tokens["access_token"]))
+    assert me.get_json() == {
+        "username": "alice",
+        "email": "alice@example.org",
+        "full_name": "Alice L.",
+        "role": "user",
+    }
+
+
+def test_names_are_compared_without_case(client: FlaskClient, alice: str) -> None:
+    assert sign_in(client, alice.upper()).status_code == 200
+
+
+@pytest.mark.parametrize("taken", [{"username": "alice"}, {"email": "alice@example.org"}])
+@pytest.mark.usefixtures("alice")
+def test_a_name_or_address_is_taken_once(client: FlaskClient, taken: dict[str, str]) -> None:
+    body = {"username": "alice2", "password": PASSWORD, "email": "a2@example.org"} | taken
+    assert client.post("/auth/register", json=body).status_code == 409
+
+
+@pytest.mark.parametrize("username", ["ab", "A" * 65, "Alice", "al ice", "-alice", "al/ice", "älice"])
+def test_a_name_is_plain(client: FlaskClient, username: str) -> None:
+    assert client.post("/auth/register", json={"username": username, "password": PASSWORD}).status_code == 422
+
+
+def test_answers_with_secrets_are_not_cached(client: FlaskClient, alice: str) -> None:
+    assert sign_in(client, alice).headers["Cache-Control"] == "no-store"
+    assert client.get("/auth/generate-password").headers["Cache-Control"] == "no-store"
+
+
+# ---- statements
+
+
+def test_a_protected_page_takes_one_statement(
+    client: FlaskClient, user: dict[str, str], statements: list[str]
+) -> None:
+    assert client.get("/protected", headers=user).status_code == 200
+    assert len(statements) == 1
+
+
+def test_a_remembered_token_takes_none(database_url: str) -> None:
+    app = create_app(settings(database_url, token_memory_seconds=4))
+    client = app.test_client()
+    client.post("/auth/register", json={"username": "alice", "password": PASSWORD})
+    headers = bearer(sign_in(client, "alice").get_json()["access_token"])
+    assert client.get("/protected", headers=headers).status_code == 200
+    with app.app_context():
+        db.session.execute(db.text("UPDATE token_families SET revoked_at = now()"))
+        db.session.commit()
+    assert client.get("/protected", headers=headers).status_code == 200
+    app.extensions["pake_accounts"] = tokens.Memory(0)
+    assert client.get("/protected", headers=headers).status_code == 401
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_memory_is_bounded() -> None:
+    memory = tokens.Memory(60, size=3)
+    account = tokens.Account(1, "alice", None, None, "user", "f")
+    for number in range(10):
+        memory.keep(str(number), account)
+    assert memory.get("9") is account
+    assert sum(memory.get(str(number)) is not None for number in range(10)) <= 3
+
+
+def test_every_refusal_takes_the_same_statements_and_one_hash(
+    app: APIFlask, client: FlaskClient, alice: str, statements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str | None] = []
+
+    def verify(password: str, password_hash: str | None) -> bool:
+        hashed.append(password_hash)
+        return password == PASSWORD and password_hash is not None
+
+    client.post("/auth/register", json={"username": "disabled", "password": PASSWORD})
+    with app.app_context():
+        accounts.disable(2, disabled=True)
+    monkeypatch.setattr(accounts, "verify_password", verify)
+    seen = []
+    for username, password in ((alice, "wrong"), ("nobody", "wrong"), ("disabled", PASSWORD)):
+        statements.clear()
+        answer = sign_in(client, username, password)
+        body = answer.get_json() | {"instance": ""}
+        seen.append((answer.status_code, body, answer.headers["WWW-Authenticate"], tuple(statements)))
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0][3]) == 2
+    assert len(hashed) == 3
+
+
+# ---- many at once
+
+
+def test_wrong_passwords_sent_at_once_are_all_counted(
+    app: APIFlask, alice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "verify_password", lambda password, stored: password == PASSWORD)
+
+    def attempt(password: str) -> int:
+        return sign_in(app.test_client(), alice, password).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(attempt, ["wrong"] * 24))
+    assert statuses.count(401) == 5
+    assert statuses.count(429) == 19
+    assert attempt(PASSWORD) == 429
+
+
+def test_a_refresh_token_sent_twice_at_once_gives_at_most_one_pair(app: APIFlask, alice: str) -> None:
+    token = sign_in(app.test_client(), alice).get_json()["refresh_token"]
+
+    def refresh(_: int) -> int:
+        return app.test_client().post("/auth/refresh", headers=bearer(token)).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(refresh, range(4)))
+    assert statuses.count(200) <= 1
+    assert set(statuses) <= {200, 401}
+
+
+def test_a_lock_ends(database_url: str) -> None:
+    app = create_app(settings(database_url, sign_in_attempts=1))
+    client = app.test_client()
+    client.post("/auth/register", json={"username": "alice", "password": PASSWORD})
+    assert sign_in(client, "alice", "wrong").status_code == 401
+    locked = sign_in(client, "alice")
+    assert locked.status_code == 429
+    assert 890 <= int(locked.headers["Retry-After"]) <= 900
+    with app.app_context():
+        db.session.execute(
+            db.text("UPDATE sign_in_attempts SET last_failure_at = now() - interval '901 seconds'")
+        )
+        db.session.commit()
+    assert sign_in(client, "alice", "wrong").status_code == 401
+    with app.app_context():
+        db.engine.dispose()
+
+
+# ---- changing the password
+
+
+def test_the_current_password_is_needed_for_a_new_one(client: FlaskClient, alice: str) -> None:
+    headers = bearer(sign_in(client, alice).get_json()["access_token"])
+    body = {"current_password": "wrong", "new_password": "seven herons over marsh"}
+    answer = client.post("/auth/password", json=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.get_json()["errors"][0]["field"] == "current_password"
+    assert sign_in(client, alice).status_code == 200
+
+
+def test_a_new_password_obeys_the_rules(client: FlaskClient, alice: str) -> None:
+    headers = bearer(sign_in(client, alice).get_json()["access_token"])
+    body = {"current_password": PASSWORD, "new_password": "alice-alice-2026"}
+    answer = client.post("/auth/password", json=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.get_json()["errors"][0]["field"] == "new_password"
+
+
+# ---- validation of passwords
+
+
+@pytest.mark.parametrize(
+    ("password", "valid"),
+    [
+        ("quiet river stones", True),
+        ("summer2026summer", False),
+        ("short", False),
+        ("alice.liddell.1865", False),
+    ],
+)
+def test_a_password_is_judged(client: FlaskClient, password: str, valid: bool) -> None:
+    answer = client.post("/auth/validate-password", json={"password": password, "username": "alice.liddell"})
+    body = answer.get_json()
+    assert body.keys() == {"is_valid", "errors", "strength_score", "suggestions"}
+    assert body["is_valid"] is valid
+    assert bool(body["errors"]) is not valid
+
+
+def test_a_password_beyond_the_limit_is_422(client: FlaskClient) -> None:
+    longest, longer = "é" * 512, "é" * 512 + "x"
+    assert client.post("/auth/validate-password", json={"password": longest}).status_code == 200
+    assert client.post("/auth/validate-password", json={"password": longer}).status_code == 422
+
+
+# ---- limits by address
+
+
+def test_costly_routes_are_limited_by_address_and_others_are_not(database_url: str) -> None:
+    app = create_app(settings(database_url, auth_rate_limit="3 per minute"))
+    client = app.test_client()
+    statuses = [client.post("/auth/validate-password", json={"password": "x"}).status_code for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
+    limited = client.post("/auth/validate-password", json={"password": "x"})
+    assert limited.mimetype == "application/problem+json"
+    assert 1 <= int(limited.headers["Retry-After"]) <= 61
+    assert client.get("/livez").status_code == 200
+    elsewhere = {"REMOTE_ADDR": "127.0.0.2"}
+    answer = client.post("/auth/validate-password", json={"password": "x"}, environ_base=elsewhere)
+    assert answer.status_code == 200
+
+
+def test_without_its_redis_no_request_fails(database_url: str) -> None:
+    app = create_app(
+        settings(database_url, redis_url="redis://127.0.0.1:1/0", auth_rate_limit="3 per minute")
+    )
+    client = app.test_client()
+    statuses = [client.post("/auth/validate-password", json={"password": "x"}).status_code for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
+
+
+# ---- the key
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, instance_path=tmp_path / "instance")  # type: ignore[call-arg]
+
+
+def test_a_key_is_made_once_and_only_its_owner_reads_it(instance: Settings) -> None:
+    first = keys.signing_key(instance)
+    assert len(first) >= 32
+    assert keys.signing_key(instance) == first
+    path = instance.instance_path / "secret-key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(path.parent) == ["secret-key"]
+
+
+def test_processes_that_start_at_once_agree_on_the_key(instance: Settings) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: keys.signing_key(instance), range(16)))
+    assert len(made) == 1
+
+
+def test_a_configured_key_leaves_no_file(tmp_path: Path) -> None:
+    key = "a key for tests that is long enough"
+    given = Settings(_env_file=None, instance_path=tmp_path, secret_key=key)  # type: ignore[call-arg, arg-type]
+    assert keys.signing_key(given) == key
+    assert os.listdir(tmp_path) == []
+
+
+# ---- flask pake
+
+
+def run(app: APIFlask, *arguments: str, stdin: str = "") -> Any:
+    return app.test_cli_runner().invoke(args=["pake", *arguments], input=io.BytesIO(stdin.encode()))
+
+
+def test_an_admin_is_created_with_a_password_that_is_shown_once(app: APIFlask, client: FlaskClient) -> None:
+    made = run(app, "create-user", "root", "--role", "admin")
+    assert made.exit_code == 0
+    password = made.output.splitlines()[0].removeprefix("password: ")
+    headers = bearer(sign_in(client, "root", password).get_json()["access_token"])
+    counts = client.get("/admin", headers=headers)
+    assert counts.get_json() == {"users": 1, "services": 0, "health_checks": 0, "metrics": 0}
+
+
+def test_a_password_comes_from_standard_input(app: APIFlask, client: FlaskClient, alice: str) -> None:
+    old = bearer(sign_in(client, alice).get_json()["access_token"])
+    assert (
+        run(app, "set-password", alice, "--password-stdin", stdin="seven herons over marsh\n").exit_code == 0
+    )
+    assert sign_in(client, alice).status_code == 401
+    assert sign_in(client, alice, "seven herons over marsh").status_code == 200
+    assert client.get("/auth/me", headers=old).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["create-user", "alice"], "exists"),
+        (["create-user", "bob", "--password-stdin"], "at least 15 characters"),
+        (["set-password", "nobody"], "no account nobody"),
+        (["delete-user", "nobody"], "no account nobody"),
+    ],
+)
+@pytest.mark.usefixtures("alice")
+def test_mistakes_are_one_line(app: APIFlask, arguments: list[str], said: str) -> None:
+    done = run(app, *arguments, stdin="short\n")
+    assert done.exit_code == 1
+    assert said in done.output.splitlines()[-1]
+    assert "Traceback" not in done.output
+
+
+def test_a_deleted_account_is_gone_with_its_tokens(app: APIFlask, client: FlaskClient, alice: str) -> None:
+    headers = bearer(sign_in(client, alice).get_json()["access_token"])
+    assert run(app, "delete-user", alice).exit_code == 0
+    assert client.get("/auth/me", headers=headers).status_code == 401
+    assert sign_in(client, alice).status_code == 401
+
+
+def test_pruning_deletes_only_what_no_longer_matters(app: APIFlask, client: FlaskClient, alice: str) -> None:
+    sign_in(client, alice)
+    sign_in(client, "nobody")
+    assert "deleted 0 expired sign-ins and 0 names" in run(app, "prune").output
+    with app.app_context():
+        db.session.execute(db.text("UPDATE token_families SET expires_at = now() - interval '1 second'"))
+        db.session.execute(db.text("UPDATE sign_in_attempts SET last_failure_at = now() - interval '1 day'"))
+        db.session.commit()
+    assert "deleted 1 expired sign-ins and 1 names" in run(app, "prune").output
