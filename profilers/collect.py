@@ -32,7 +32,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.orm import Session, loading
 from sqlalchemy.pool import Pool
 
-from profilers.location import Site, find_site, resolve
+from profilers.location import Site, find_site_at, find_way, resolve
 from profilers.plugin import Need
 from profilers.profile import Profile, Statement
 from profilers.shapes import normalise
@@ -231,143 +231,111 @@ def _statement(record: Record, begun: float) -> Statement:
 current: ContextVar[Recording | None] = ContextVar("profilers_recording", default=None)
 """The innermost recording of this thread or task."""
 
-_record = tuple.__new__
+_new = tuple.__new__
 _new_run = loading._new_runid
-_TEXT_TYPES = (tuple, list)
 
 
 def _before_cursor_execute(
     conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-) -> None:
+) -> tuple[str, Any]:
     recording = current.get()
     if recording is None or not recording.needs or _failures >= MAX_FAILURES:
-        return
+        return statement, parameters
     entered = time.thread_time() if recording.timed else 0.0
     try:
-        site = find_site(sys._getframe(1))
+        sql = context.compiled
+        way = getattr(sql, "_profilers_way", None)
+        site = find_site_at(*way) if way is not None else None
+        if site is None:
+            site, depth = find_way(sys._getframe(1))
+            if sql is not None and site is not None:
+                sql._profilers_way = (depth, site.call)
         context._profilers_begun = (recording, site, time.perf_counter())
         if entered:
             recording.hooks += time.thread_time() - entered
     except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
         _failed()
+    return statement, parameters
 
 
 def _after_cursor_execute(
     conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> None:
+    if "_profilers_begun" in context.__dict__:
+        _note(context, statement, parameters, cursor.rowcount, executemany, "")
+
+
+def _handle_error(failure: ExceptionContext) -> None:
+    context: Any = failure.execution_context
+    if context is not None and "_profilers_begun" in context.__dict__:
+        error = type(failure.original_exception).__name__
+        _note(context, failure.statement or "", failure.parameters, -1, False, error)
+
+
+def _note(context: Any, statement: str, parameters: Any, rows: int, executemany: bool, error: str) -> None:
+    ended = time.perf_counter()
     try:
-        recording, site, started = context._profilers_begun
-    except (AttributeError, TypeError):
-        return
-    try:
-        ended = time.perf_counter()
+        recording, site, started = context.__dict__.pop("_profilers_begun")
         entered = time.thread_time() if recording.timed else 0.0
-        context._profilers_begun = None
-        _note(recording, site, started, ended, cursor.rowcount, statement, parameters, context, executemany)
+        load = 0
+        run = -1
+        parent = expired = None
+        options = context.execution_options.get("_sa_orm_load_options")
+        if options is not None:
+            state = options._lazy_loaded_from
+            if state is not None:
+                load = LAZY
+            else:
+                state = options._refresh_state
+                if state is not None:
+                    load = COLUMNS
+                    expired = None if state.expired else frozenset(state.expired_attributes)
+            if state is not None:
+                # An instance that is not stored yet has no key: the object itself tells it from others.
+                parent = state.key or id(state)
+                run = -1 if state.runid is None else state.runid
+        sql = context.compiled
+        if sql is None or (len(statement) > MAX_TEXT and len(str(sql)) > MAX_TEXT):
+            sql = statement[:MAX_TEXT]
+        record = _new(
+            Record,
+            (
+                started,
+                ended,
+                rows,
+                0 if executemany else _hash(parameters, statement),
+                len(parameters) if parameters else 0,
+                site,
+                sql,
+                load,
+                parent,
+                run,
+                expired,
+                _new_run(),
+                recording.flushes if site is not None and site.call == "flush" else 0,
+                executemany,
+                context.root_connection.engine,
+                error,
+            ),
+        )
+        within: Recording | None = recording
+        while within is not None:
+            if within.dialect is None or within.dialect is context.dialect:
+                within.add(record)
+            within = within.outer
         if entered:
             recording.hooks += time.thread_time() - entered
     except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
         _failed()
 
 
-def _handle_error(failure: ExceptionContext) -> None:
-    context: Any = failure.execution_context
+def _hash(parameters: Any, statement: str) -> int:
+    """Of the values; of the text, which then holds them, where there are none."""
+    values = tuple(parameters.values()) if isinstance(parameters, dict) else parameters
     try:
-        recording, site, started = context._profilers_begun
-    except (AttributeError, TypeError):
-        return
-    try:
-        ended = time.perf_counter()
-        context._profilers_begun = None
-        error = type(failure.original_exception).__name__
-        _note(
-            recording,
-            site,
-            started,
-            ended,
-            -1,
-            failure.statement or "",
-            failure.parameters,
-            context,
-            False,
-            error,
-        )
-    except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
-        _failed()
-
-
-def _note(
-    recording: Recording,
-    site: Site | None,
-    started: float,
-    ended: float,
-    rows: int,
-    statement: str,
-    parameters: Any,
-    context: Any,
-    executemany: bool,
-    error: str = "",
-) -> None:
-    load = 0
-    run = -1
-    parent = expired = None
-    options = context.execution_options.get("_sa_orm_load_options")
-    if options is not None:
-        state = options._lazy_loaded_from
-        if state is not None:
-            load = LAZY
-        else:
-            state = options._refresh_state
-            if state is not None:
-                load = COLUMNS
-                expired = None if state.expired else frozenset(state.expired_attributes)
-        if state is not None:
-            # An instance that is not stored yet has no key: the object itself tells it from others.
-            parent = state.key or id(state)
-            run = -1 if state.runid is None else state.runid
-    mark = _new_run()
-    sql = context.compiled
-    if sql is None or (len(statement) > MAX_TEXT and len(str(sql)) > MAX_TEXT):
-        sql = statement[:MAX_TEXT]
-    values: Any = parameters
-    if executemany:
-        hashed = 0
-    else:
-        try:
-            if isinstance(values, dict):
-                values = tuple(values.values())
-            hashed = hash(values) if values else hash(statement)
-        except TypeError:
-            hashed = hash(repr(values))
-    flush = recording.flushes if site is not None and site.call == "flush" else 0
-    engine = context.engine
-    record = _record(
-        Record,
-        (
-            started,
-            ended,
-            rows,
-            hashed,
-            len(parameters) if parameters else 0,
-            site,
-            sql,
-            load,
-            parent,
-            run,
-            expired,
-            mark,
-            flush,
-            executemany,
-            engine,
-            error,
-        ),
-    )
-    while True:
-        if recording.dialect is None or recording.dialect is context.dialect:
-            recording.add(record)
-        if recording.outer is None:
-            break
-        recording = recording.outer
+        return hash(values) if values else hash(statement)
+    except TypeError:
+        return hash(repr(values))
 
 
 def _commit(conn: Any) -> None:
@@ -458,7 +426,7 @@ def _failed() -> None:
         log.error("collecting failed %d times and is switched off", _failures)
 
 
-_LISTENERS: dict[Need, tuple[tuple[Any, str, Callable[..., None]], ...]] = {
+_LISTENERS: dict[Need, tuple[tuple[Any, str, Callable[..., object]], ...]] = {
     "statements": (
         (Engine, "before_cursor_execute", _before_cursor_execute),
         (Engine, "after_cursor_execute", _after_cursor_execute),
@@ -489,4 +457,4 @@ def install(needs: frozenset[Need]) -> None:
                 continue
             for target, name, listener in listeners:
                 if not event.contains(target, name, listener):
-                    event.listen(target, name, listener)
+                    event.listen(target, name, listener, retval=name == "before_cursor_execute")

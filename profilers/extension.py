@@ -74,7 +74,8 @@ class Profilers:
             call_hook(profiler, "on_app", app)
         self.worker = worker.Worker(app, self.profilers, self.activate)
         self.deliver = self.worker.put
-        app.before_request_funcs.setdefault(None, []).insert(0, recording.route_early(self.worker.begin))
+        routed = recording.route_early(self.worker.begin)
+        app.url_value_preprocessors.setdefault(None, []).insert(0, routed)
         app.after_request_funcs.setdefault(None, []).insert(0, recording.note_response)
         app.wsgi_app = self._around(app.wsgi_app, self.worker)  # type: ignore[method-assign, assignment]
         os.register_at_fork(after_in_child=self._forked)

@@ -7,6 +7,7 @@ and paths are worked out when somebody reads them.
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,8 @@ class Site(NamedTuple):
 # What the code of one file is; kept by file name, because hashing a code object is slow.
 _PROJECT, _TEMPLATE, _LIBRARY, _ORM, _BORDER, _FIXTURE = range(6)
 _kinds: dict[str, int] = {}
+_new = tuple.__new__
+"""Half the price of calling a named tuple."""
 
 _CALLS = {"_get_impl": "get", "refresh": "refresh", "_flush": "flush", "_load_for_path": "eager"}
 """Functions of SQLAlchemy's ORM that say what a statement is for."""
@@ -61,23 +64,45 @@ _PACKAGE_FOLDERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os
 
 def find_site(frame: FrameType | None) -> Site | None:
     """The innermost frame of the project at or above `frame`, or None when there is none."""
+    return find_way(frame)[0]
+
+
+def find_way(frame: FrameType | None) -> tuple[Site | None, int]:
+    """The site, and how many frames above `frame` it is."""
     call = ""
-    kind = _LIBRARY
+    depth = 0
     while frame is not None:
         code = frame.f_code
         kind = _kinds.get(code.co_filename, -1)
         if kind < 0:
             kind = _judge(code.co_filename)
         if kind <= _TEMPLATE:
-            break
+            return _site(frame, kind, call), depth
         if kind == _ORM and not call:
             call = _CALLS.get(code.co_name, "")
         frame = frame.f_back
-    else:
+        depth += 1
+    return None, depth
+
+
+def find_site_at(depth: int, call: str) -> Site | None:
+    """The site of a statement whose like was found `depth` frames above the caller's caller, if it is again.
+
+    Looking at two frames costs a quarter of walking through all that SQLAlchemy has in between.
+    """
+    try:
+        below = _kinds.get(sys._getframe(depth + 1).f_code.co_filename, -1)
+        frame = sys._getframe(depth + 2)
+    except ValueError:
         return None
+    kind = _kinds.get(frame.f_code.co_filename, -1)
+    return _site(frame, kind, call) if below > _TEMPLATE and 0 <= kind <= _TEMPLATE else None
+
+
+def _site(frame: FrameType, kind: int, call: str) -> Site:
     template = frame.f_globals.get("__jinja_template__") if kind == _TEMPLATE else None
     instruction = previous = frame.f_lasti
-    innermost = code
+    innermost = code = frame.f_code
     stack = id(code) ^ instruction
     in_fixture = False
     above = frame.f_back
@@ -97,7 +122,7 @@ def find_site(frame: FrameType | None) -> Site | None:
             in_fixture = kind == _FIXTURE
             break
         above = above.f_back
-    return Site(innermost, instruction, stack, call, template, in_fixture)
+    return _new(Site, (innermost, instruction, stack, call, template, in_fixture))
 
 
 def _judge(filename: str) -> int:

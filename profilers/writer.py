@@ -89,7 +89,7 @@ class Writer:
 
     def put(self, profile: Profile) -> None:
         """Queue a finished profile; never waits, never raises."""
-        statements = len(profile.statements)
+        statements = profile.statement_count - profile.left_out
         with self._changed:
             full = len(self._queue) >= self._profiles or self._queued_statements > self._statements
             if full or self._closed:

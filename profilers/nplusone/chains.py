@@ -49,6 +49,9 @@ class Owner(NamedTuple):
     steps: Steps
 
 
+UNKNOWN = Owner(None, ())
+
+
 @dataclass
 class Load:
     """The statements that loaded one relationship, or one set of columns, along one chain."""
@@ -61,6 +64,10 @@ class Load:
     uncounted: int = 0
     """Further statements that were counted, not kept."""
     uncounted_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.owner = Owner(self.root, self.steps)
+        """Of what its statements loaded."""
 
     @property
     def count(self) -> int:
@@ -115,14 +122,18 @@ class Chains:
         self._marks: list[int] = []
         self._owners: list[Owner] = []
         self._loads: dict[Any, Load] = {}
-        self._by_place: dict[Place, Load] = {}
+        self._found: dict[Any, Load] = {}
+        """The same, by what two records of one load have in common."""
         self.others: list[Record] = []
         """The statements that load nothing for an instance that is there already."""
         for record in profile.records:
             self._add(record)
+        if not profile.overflow:
+            return
+        by_place = {place(load.records[0]): load for load in self}
         for total in profile.overflow.values():
             if total.sample.load:
-                load = self._by_place.get(place(total.sample)) or self._load(total.sample)
+                load = by_place.get(place(total.sample)) or self._load(total.sample)
                 if load is not None:
                     load.uncounted += total.count
                     load.uncounted_seconds += total.duration
@@ -145,8 +156,7 @@ class Chains:
             if load is not None:
                 load.records.append(record)
                 load.parents.add(record.parent)
-                self._by_place.setdefault(place(record), load)
-                self._owns(record, Owner(load.root, load.steps))
+                self._owns(record, load.owner)
         elif path:
             self._owns(record, self._eager(record, path))
         else:
@@ -160,11 +170,18 @@ class Chains:
     def _owner(self, record: Record) -> Owner:
         """Of the parent instance: the last statement whose mark is below the number of its load."""
         position = bisect_left(self._marks, record.parent_run) - 1
-        return self._owners[position] if position >= 0 else Owner(None, ())
+        return self._owners[position] if position >= 0 else UNKNOWN
 
     def _load(self, record: Record) -> Load | None:
         """The load that the record belongs to, made if it is the first."""
         owner = self._owner(record)
+        common = id(owner), id(record.sql), _cause_key(record)
+        load = self._found.get(common)
+        if load is None and (load := self._new_load(record, owner)) is not None:
+            self._found[common] = load
+        return load
+
+    def _new_load(self, record: Record, owner: Owner) -> Load | None:
         options = getattr(getattr(record.sql, "statement", None), "_compile_options", None)
         if options is None:
             return None
@@ -194,7 +211,7 @@ class Chains:
 
     def _eager(self, record: Record, path: tuple[Any, ...]) -> Owner:
         """Whose eager load this is: of the parent instance, or of what was queried last."""
-        opener = self._owner(record) if record.load else (self._owners or [Owner(None, ())])[-1]
+        opener = self._owner(record) if record.load else (self._owners or [UNKNOWN])[-1]
         own = steps_of(path)
         if opener.steps and own[0].entity is opener.steps[-1].relationship.mapper.class_ and len(own) == 1:
             own = (*opener.steps, *own)
