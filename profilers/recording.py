@@ -119,6 +119,8 @@ def record_request(
 ) -> Iterable[bytes]:
     """Call a WSGI app and profile what it does until its body is closed, the streaming of it included.
 
+    For a Flask app, `route_early` names the profile and `note_response` spares its body the watching.
+
     Args:
         deliver: takes the finished profile in the request's thread, unexamined.
     """
@@ -150,8 +152,6 @@ def record_request(
         raise
     finally:
         current.reset(token)
-    if not recording.endpoint and (request := environ.get("werkzeug.request")) is not None:
-        routed(recording, request)
     if recording.dropped:
         return iterable
     wrapper = environ.get("wsgi.file_wrapper")
