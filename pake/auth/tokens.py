@@ -42,7 +42,7 @@ ISSUER = "pake"
 _REQUIRED = {"sub": r"[1-9]\d{0,9}", "jti": r"[0-9a-f-]{36}", "type": "access|refresh", "fam": "[0-9a-f]{32}"}
 """Claims without which a token is refused, and what they look like; `exp` and `iss` besides."""
 
-_HEADER = re.compile(r"Bearer +[A-Za-z0-9._~+/-]{1,4096}=*")
+_HEADER = re.compile(r"(?i:bearer) +[A-Za-z0-9._~+/-]{1,4096}=*")
 """RFC 6750 section 2.1."""
 
 
@@ -201,10 +201,12 @@ def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = Fal
 
 def _check_header(value: str) -> None:
     """Raise Problem 401 for what is no bearer token; the library fails on some such headers (`, ,`)."""
-    if not value.startswith("Bearer"):
+    if value[:6].lower() != "bearer":
         raise unauthorized()
     if not _HEADER.fullmatch(value):
         raise unauthorized("invalid_token", "The token is malformed")
+    # RFC 9110 section 11.1 compares schemes without case, the library does not.
+    request.environ["HTTP_AUTHORIZATION"] = f"Bearer{value[6:]}"
 
 
 def current_account() -> Account:

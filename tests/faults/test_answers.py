@@ -318,6 +318,13 @@ def test_a_token_forged_without_changes_is_good(service: Server) -> None:
     assert with_token(service, forged(tokens["access_token"])).status_code == 200
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
+def test_the_name_of_the_scheme_is_compared_without_case(service: Server, scheme: str) -> None:
+    _, tokens = account(service)
+    headers = {"Authorization": f"{scheme} {tokens['access_token']}"}
+    assert service.get("/protected", headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize(
     "header",
     [
