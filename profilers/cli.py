@@ -1,0 +1,213 @@
+"""`flask profile …` and `python -m profilers …`: ask the store, switch profilers on and off, write reports.
+
+The second needs no app: it reads the store that `--store` names, else FLASK_PROFILE_STORE, else
+`instance/profiles` below the current folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import ScriptInfo
+
+from profilers import comparison, options, reports, switches
+from profilers.reports import text
+from profilers.store import Period, Store, StoreError, default_folder, open_store
+from profilers.switches import ALL, SwitchError, parse_seconds, parse_share
+
+
+class Group(click.Group):
+    """Says what the user did wrong in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (StoreError, SwitchError, comparison.ComparisonError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Group)
+@click.option("--store", metavar="PATH|URL", help="Folder, SQLite file or PostgreSQL URL of the profiles.")
+@click.pass_context
+def profile(context: click.Context, store: str | None) -> None:
+    """What requests cost: profiles, findings, reports and switches."""
+    context.meta["profilers.store"] = store
+
+
+def _store(context: click.Context) -> Store:
+    where = context.meta["profilers.store"] or os.environ.get("FLASK_PROFILE_STORE")
+    if where:
+        return open_store(where)
+    script = context.find_object(ScriptInfo)
+    if script is None:
+        return open_store(default_folder(str(Path("instance").resolve())))
+    app = script.load_app()
+    return open_store(options.setting("PROFILE_STORE", app.config) or default_folder(app.instance_path))
+
+
+def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command that is given the store first."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @profile.command(name)
+        @click.pass_context
+        @functools.wraps(function)
+        def command(context: click.Context, **arguments: Any) -> None:
+            function(_store(context), **arguments)
+
+        return command
+
+    return decorate
+
+
+def _period(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which profiles a command is about; the function is given a Period."""
+
+    @click.option("--endpoint", metavar="NAME", help="Only this one, such as 'GET /services*'.")
+    @click.option("--last", metavar="TIME", help="Only the last 30s, 10m or 2h.")
+    @functools.wraps(function)
+    def with_period(store: Store, endpoint: str | None, last: str | None, **arguments: Any) -> None:
+        since = time.time() - parse_seconds(last) if last else None
+        function(store, Period(since=since, name=endpoint), **arguments)
+
+    return with_period
+
+
+@_command("list")
+@_period
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
+def list_profiles(store: Store, period: Period, limit: int) -> None:
+    """The newest profiles, one line each."""
+    rows = store.profiles(period, limit=limit)
+    click.echo(text.profiles(rows) if rows else text.EMPTY)
+
+
+@_command("show")
+@click.argument("profile_id", metavar="ID")
+def show(store: Store, profile_id: str) -> None:
+    """One profile with its statements and findings."""
+    found = store.profile(profile_id)
+    if found is None:
+        raise click.ClickException(
+            f"there is no profile {profile_id}, or it was kept as a line of `list` only"
+        )
+    click.echo(text.profile(found))
+
+
+@_command("endpoints")
+@_period
+def endpoints(store: Store, period: Period) -> None:
+    """Requests, times, statements and findings by endpoint."""
+    rows = store.endpoints(period)
+    click.echo(text.endpoints(rows) if rows else text.EMPTY)
+
+
+@_command("findings")
+@_period
+def findings(store: Store, period: Period) -> None:
+    """What to mend: both lines and the fix."""
+    click.echo(text.findings(store.findings(period)))
+
+
+@_command("statements")
+@_period
+@click.option("--limit", default=30, show_default=True, type=click.IntRange(1, 10_000))
+def statements(store: Store, period: Period, limit: int) -> None:
+    """Statements across all endpoints, most time first."""
+    click.echo(text.statements(store.statements(period, limit=limit)))
+
+
+@_command("report")
+@_period
+@click.option(
+    "--format", "form", type=click.Choice(sorted(reports.formats())), default="text", show_default=True
+)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Instead of the terminal."
+)
+def report(store: Store, period: Period, form: str, output: Path | None) -> None:
+    """Everything about a period, in one of several formats."""
+    drawn = reports.formats()[form](reports.build(store, period))
+    if output is None:
+        click.echo(drawn)
+    else:
+        output.write_text(drawn + "\n", encoding="utf-8")
+        click.echo(f"wrote {output}", err=True)
+
+
+@profile.command("compare")
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@click.option("--fail-on", multiple=True, type=click.Choice(["new-findings", "more-statements"]))
+def compare(before: str, after: str, fail_on: tuple[str, ...]) -> None:
+    """Two stores (folders, files or URLs), endpoint by endpoint: statements, rows, time, new and gone findings."""
+    compared = comparison.compare(open_store(before), open_store(after))
+    click.echo(comparison.render(compared))
+    broken = [what for what in fail_on if comparison.FAILURES[what](compared)]
+    if broken:
+        raise click.ClickException(f"{' and '.join(broken)}: see above")
+
+
+@_command("clear")
+@click.confirmation_option(prompt="Forget all profiles?")
+def clear(store: Store) -> None:
+    """Forget all profiles."""
+    store.clear()
+
+
+@_command("on")
+@click.argument("profilers", nargs=-1)
+@click.option("--endpoint", default=ALL, metavar="NAME", help="Only this one, such as 'GET /services*'.")
+@click.option("--sample", default="100%", show_default=True, help="Share of the requests: 5% or 0.05.")
+@click.option("--for", "duration", default="10m", show_default=True, help="How long: 30s, 10m or 2h.")
+def turn_on(store: Store, profilers: tuple[str, ...], endpoint: str, sample: str, duration: str) -> None:
+    """Switch profilers on in all workers, for a time; without names, resume those of the configuration."""
+    names = tuple(name for given in profilers for name in options.split_names(given))
+    known = options.available()
+    switches.turn_on(store, names, endpoint, parse_share(sample), parse_seconds(duration), known=known)
+    _say_status(store)
+
+
+@_command("off")
+@click.argument("profilers", nargs=-1)
+@click.option("--for", "duration", help="How long; until `on` when left out.")
+def turn_off(store: Store, profilers: tuple[str, ...], duration: str | None) -> None:
+    """Switch profilers off in all workers; without names, all of them."""
+    names = tuple(name for given in profilers for name in options.split_names(given))
+    seconds = parse_seconds(duration) if duration else None
+    switches.turn_off(store, names, seconds, known=options.available())
+    _say_status(store)
+
+
+@_command("status")
+def status(store: Store) -> None:
+    """What was switched at run time, and what the workers say of themselves."""
+    _say_status(store)
+
+
+def _say_status(store: Store) -> None:
+    now = time.time()
+    found = switches.status(store)
+    for switch in found.switches.on:
+        click.echo(
+            f"on: {', '.join(switch.profilers)} for {switch.endpoint}, {switch.sample:.3g} of the requests, "
+            f"{switch.until - now:.0f} s to go"
+        )
+    for name, until in found.switches.off.items():
+        left = "until turned on" if until is None else f"{until - now:.0f} s to go"
+        click.echo(f"off: {'all of the configuration' if name == ALL else name}, {left}")
+    if not found.switches.on and not found.switches.off:
+        click.echo("nothing was switched at run time; the configuration holds")
+    for worker in found.workers:
+        click.echo(
+            f"worker {worker.host}:{worker.pid}: profilers take {worker.cost:.1%} of a request, "
+            f"{worker.sampling:.3g} of the requests are profiled, {worker.left_out} profiles left out"
+        )
+    if not found.workers:
+        click.echo("no worker has been seen in the last 30 s")
