@@ -20,6 +20,9 @@ from profilers import comparison, options, reports, switches
 from profilers.reports import text
 from profilers.store import Period, Store, StoreError, default_folder, open_store
 from profilers.switches import ALL, SwitchError, parse_seconds, parse_share
+from profilers.worker import store_of
+
+FORMATS = ("text", "json", "md", "html", "sarif", "speedscope")
 
 
 class Group(click.Group):
@@ -47,21 +50,18 @@ def _store(context: click.Context) -> Store:
     script = context.find_object(ScriptInfo)
     if script is None:
         return open_store(default_folder(str(Path("instance").resolve())))
-    app = script.load_app()
-    return open_store(options.setting("PROFILE_STORE", app.config) or default_folder(app.instance_path))
+    return store_of(script.load_app())
 
 
 def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
     """A command that is given the store first."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        @profile.command(name)
-        @click.pass_context
         @functools.wraps(function)
-        def command(context: click.Context, **arguments: Any) -> None:
-            function(_store(context), **arguments)
+        def with_store(*_: Any, **arguments: Any) -> None:
+            function(_store(click.get_current_context()), **arguments)
 
-        return command
+        return profile.command(name)(with_store)
 
     return decorate
 
@@ -125,15 +125,11 @@ def statements(store: Store, period: Period, limit: int) -> None:
 
 @_command("report")
 @_period
-@click.option(
-    "--format", "form", type=click.Choice(sorted(reports.formats())), default="text", show_default=True
-)
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Instead of the terminal."
-)
-def report(store: Store, period: Period, form: str, output: Path | None) -> None:
+@click.option("--format", "name", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file to write.")
+def report(store: Store, period: Period, name: str, output: Path | None) -> None:
     """Everything about a period, in one of several formats."""
-    drawn = reports.formats()[form](reports.build(store, period))
+    drawn = reports.formats()[name](reports.build(store, period))
     if output is None:
         click.echo(drawn)
     else:
@@ -146,7 +142,7 @@ def report(store: Store, period: Period, form: str, output: Path | None) -> None
 @click.argument("after", metavar="B")
 @click.option("--fail-on", multiple=True, type=click.Choice(["new-findings", "more-statements"]))
 def compare(before: str, after: str, fail_on: tuple[str, ...]) -> None:
-    """Two stores (folders, files or URLs), endpoint by endpoint: statements, rows, time, new and gone findings."""
+    """Two stores (folders, files or URLs): statements, rows, time by endpoint, new and gone findings."""
     compared = comparison.compare(open_store(before), open_store(after))
     click.echo(comparison.render(compared))
     broken = [what for what in fail_on if comparison.FAILURES[what](compared)]

@@ -1,5 +1,5 @@
-"""Two stores side by side: which endpoint sends more statements, reads more rows, takes longer; which findings
-are new and which are gone.
+"""Two stores side by side: which endpoint sends more statements, reads more rows, takes longer, and which
+findings are new and which are gone.
 
 Counts are compared as they are. Times are compared by the ratio of medians of the profiles that were kept,
 with an interval from a seeded bootstrap: it says *slower* only where the whole interval is above one.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from profilers.reports.units import plural
-from profilers.store import FindingRow, Reader
+from profilers.store import FindingRow, ProfileRow, Reader
 
 MOST = 400
 """Profiles of an endpoint that are compared, the newest: the interval is narrow enough by then."""
@@ -139,7 +139,7 @@ def _samples(reader: Reader, label: str) -> dict[str, _Sample]:
     rows = reader.profiles(limit=100_000)
     if not rows:
         raise ComparisonError(f"{label} holds no profile")
-    by_name = defaultdict(list)
+    by_name: defaultdict[str, list[ProfileRow]] = defaultdict(list)
     for row in rows:
         if len(by_name[row.name]) < MOST:
             by_name[row.name].append(row)

@@ -22,7 +22,7 @@ def render(report: Report) -> str:
 
 
 def _timeline(profile: Profile, frames: dict[tuple[str, str, int], int]) -> dict[str, Any]:
-    """Statements of one request follow one another: those of threads of its own are cut where they overlap."""
+    """Statements one after the other; those of a request's own threads are cut where they overlap."""
 
     def frame(name: str, file: str = "", line: int = 0) -> int:
         return frames.setdefault((name, file, line), len(frames))

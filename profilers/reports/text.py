@@ -65,7 +65,7 @@ def findings(rows: Sequence[FindingRow]) -> str:
 
 def statements(rows: Sequence[StatementRow]) -> str:
     """One line a statement shape."""
-    width = max(shutil.get_terminal_size().columns - 50, 30)
+    width = max(shutil.get_terminal_size().columns - 40, 60)
     header = ("statement", "calls", "total", "longest", "rows")
     return _table(
         header,
@@ -106,7 +106,7 @@ def profiles(rows: Sequence[ProfileRow]) -> str:
 
 def profile(one: Profile) -> str:
     """One request with its statements and findings."""
-    width = max(shutil.get_terminal_size().columns - 40, 40)
+    width = max(shutil.get_terminal_size().columns - 6, 74)
     lines = [
         f"{one.name}  {one.outcome} {one.status or ''}".rstrip(),
         f"{moment(one.started_at)}, {seconds(one.duration)}, {plural(one.statement_count, 'statement')}, "
@@ -147,7 +147,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width: the first to the left, numbers to the right."""
     table = [header, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(header))]
+    numeric = [column > 0 and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
     lines = [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)
