@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # One virtual environment; each stamp is newer than the lock file it installed.
 .venv/bin/python:
@@ -58,6 +58,19 @@ test: $(TEST) ## Run the whole test suite on real PostgreSQL
 .PHONY: bench-overhead
 bench-overhead: $(RUN) .venv-bench/bench.stamp ## What each profiler costs a request, others beside it (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.bench_overhead $(ARGS)
+
+# The profilers promise SQLAlchemy 2.0 as well: the same environment with its newest 2.0 on top.
+.venv-sa20/test.stamp: requirements/test.txt setup.cfg
+	@echo "==> creating .venv-sa20 with the newest SQLAlchemy 2.0"
+	@$(PYTHON) -m venv .venv-sa20
+	@.venv-sa20/bin/pip install -qq --require-hashes -r requirements/test.txt
+	@.venv-sa20/bin/pip install -qq --no-deps --no-build-isolation --editable .
+	@.venv-sa20/bin/pip install -qq --no-deps 'sqlalchemy >= 2.0.50, < 2.1'
+	@touch $@
+
+.PHONY: test-sqlalchemy20
+test-sqlalchemy20: .venv-sa20/test.stamp ## Run the profilers' tests on the newest SQLAlchemy 2.0
+	@.venv-sa20/bin/python -m pytest -n auto tests/profilers $(ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## Check style and types
