@@ -14,17 +14,21 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from locustfiles import gate, report, service
+from locustfiles import gate, profiled, report, service
 from locustfiles.environment import ACCOUNTS, RESULTS
 from locustfiles.gate import Run
+from locustfiles.profiled import Profiled
 from locustfiles.scenarios import SCENARIOS, Scenario
 
 ACCOUNTS_PER_USER = 0.2
 """Accounts for each simulated user: several sessions of one account are as common as one."""
+PROFILES_WRITTEN_SECONDS = 2
+"""Within a second of a request its profile is in the store."""
 GRACE_SECONDS = 60
 """How long Locust may take to stop after the run time."""
 
@@ -37,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder: Path = (options.output or service.ROOT / "reports" / scenario.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        run, facts = _drive(scenario, folder, options)
+        run, seen, facts = _drive(scenario, folder, options)
     except service.ServiceError as error:
         print(f"no run: {error}", file=sys.stderr)
         return 2
@@ -45,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("no verdict: interrupted; what was started is stopped", file=sys.stderr)
         return 2
     verdict = gate.judge(run, scenario)
-    summary = report.as_json(run, verdict, scenario, facts)
+    summary = report.as_json(run, verdict, scenario, seen, facts)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    (folder / "summary.md").write_text(report.markdown(run, verdict, scenario, facts), encoding="utf-8")
-    print(report.terminal(run, verdict, scenario))
+    (folder / "summary.md").write_text(report.markdown(run, verdict, scenario, seen, facts), encoding="utf-8")
+    print(report.terminal(run, verdict, scenario, seen))
     print(f"report: {os.path.relpath(folder)}/ (summary.md, summary.json, locust.html, server.log)")
     return 0 if verdict.passed else 1
 
@@ -93,10 +97,12 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     )
 
 
-def _drive(scenario: Scenario, folder: Path, options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+def _drive(
+    scenario: Scenario, folder: Path, options: argparse.Namespace
+) -> tuple[Run, Profiled, dict[str, Any]]:
     if options.host is not None:
         running = service.Service(options.host)
-        return _locust(scenario, running, options.accounts.resolve(), folder), _facts(running)
+        return _locust(scenario, running, options.accounts.resolve(), folder), Profiled(), _facts(running)
     count = max(2, round(scenario.users * ACCOUNTS_PER_USER))
     _say("starting the service with a database of its own")
     with service.started(folder / "instance") as running:
@@ -104,7 +110,10 @@ def _drive(scenario: Scenario, folder: Path, options: argparse.Namespace) -> tup
         running.flask("demo-data", "--services", str(options.services))
         with service.accounts(running, folder / "accounts.json", users=count, admins=count) as accounts:
             run = _locust(scenario, running, accounts, folder)
-        return run, _facts(running)
+        if not running.environment["FLASK_PROFILE"]:
+            return run, Profiled(), _facts(running)
+        time.sleep(PROFILES_WRITTEN_SECONDS)
+        return run, profiled.read(running, [route.name for route in run.routes]), _facts(running)
 
 
 def _locust(scenario: Scenario, running: service.Service, accounts: Path, folder: Path) -> Run:

@@ -8,20 +8,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from locustfiles.gate import Measured, Run, Verdict
+from locustfiles.profiled import Profiled, ProfiledRoute
 from locustfiles.scenarios import Scenario
 
 COLUMNS = ("route", "requests", "failed", "average", "p50", "p95", "p99", "max")
+PROFILED_COLUMNS = ("route", "profiled", "statements p50", "max", "database")
 NOTE = "Times in milliseconds, percentiles to half a percent."
 
 
-def terminal(run: Run, verdict: Verdict, scenario: Scenario) -> str:
+def terminal(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled) -> str:
     """The routes as a table, each threshold with what was measured, and the verdict."""
-    rows = [COLUMNS, *(_row(measured) for measured in (*run.routes, run.total))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = [_aligned(row, widths) for row in rows]
-    lines.insert(1, "-" * len(lines[0]))
-    lines.insert(-1, "-" * len(lines[0]))
+    lines = _table([COLUMNS, *map(_row, run.routes)], _row(run.total))
     lines += ["", NOTE, ""]
+    if seen.routes:
+        lines += _table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)])
+        lines += [f"  finding: {finding}" for finding in seen.findings]
+        lines += [""]
     lines += [
         f"  {'ok  ' if check.held else 'FAIL'}  {check.subject}: {check.threshold} ({check.measured})"
         for check in verdict.checks
@@ -32,7 +34,7 @@ def terminal(run: Run, verdict: Verdict, scenario: Scenario) -> str:
     return "\n".join(lines)
 
 
-def markdown(run: Run, verdict: Verdict, scenario: Scenario, facts: dict[str, Any]) -> str:
+def markdown(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, facts: dict[str, Any]) -> str:
     """What a pull-request comment shows."""
     lines = [f"## {_headline(verdict, scenario)}", ""]
     lines += [f"- **{_text(reason)}**" for reason in verdict.reasons]
@@ -42,16 +44,20 @@ def markdown(run: Run, verdict: Verdict, scenario: Scenario, facts: dict[str, An
         for check in verdict.checks
         if check.subject in ("the run", "all routes")
     ]
-    lines += ["", "| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
-    lines += ["| " + " | ".join(map(_text, _row(one))) + " |" for one in (*run.routes, run.total)]
-    lines += ["", NOTE, ""]
+    lines += ["", *_markdown_table([COLUMNS, *map(_row, (*run.routes, run.total))]), "", NOTE, ""]
+    if seen.routes:
+        lines += ["What the profilers saw, in a sample of the requests:", ""]
+        lines += [*_markdown_table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)]), ""]
+        lines += [*(f"- {_text(finding)}" for finding in seen.findings or ("No findings.",)), ""]
     if run.failures:
         lines += ["Failures:", "", *(f"- {_text(failure)}" for failure in run.failures[:20]), ""]
     lines += [", ".join(f"{name}: {_text(str(value))}" for name, value in facts.items())]
     return "\n".join(lines) + "\n"
 
 
-def as_json(run: Run, verdict: Verdict, scenario: Scenario, facts: dict[str, Any]) -> dict[str, Any]:
+def as_json(
+    run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, facts: dict[str, Any]
+) -> dict[str, Any]:
     """Everything, for tools; `version` rises when a member changes its meaning."""
     return {
         "version": 1,
@@ -63,6 +69,7 @@ def as_json(run: Run, verdict: Verdict, scenario: Scenario, facts: dict[str, Any
         "total": dataclasses.asdict(run.total),
         "routes": [dataclasses.asdict(route) for route in run.routes],
         "failures": list(run.failures),
+        "profiled": dataclasses.asdict(seen),
         "seconds": run.seconds,
     }
 
@@ -77,6 +84,25 @@ def _row(measured: Measured) -> tuple[str, ...]:
     times = (measured.average_ms, measured.p50_ms, measured.p95_ms, measured.p99_ms, measured.max_ms)
     counts = (str(measured.requests), str(measured.failures))
     return (measured.name, *counts, *(f"{milliseconds:.1f}" for milliseconds in times))
+
+
+def _profiled_row(route: ProfiledRoute) -> tuple[str, ...]:
+    statements = (f"{route.statements_p50:g}", str(route.statements_max))
+    return (route.name, str(route.requests), *statements, f"{route.database_share:.0%}")
+
+
+def _table(rows: list[tuple[str, ...]], last: tuple[str, ...] | None = None) -> list[str]:
+    """Aligned lines below a header; the last row, when there is one, below a line of its own."""
+    table = [*rows, *([last] if last else [])]
+    widths = [max(len(row[column]) for row in table) for column in range(len(rows[0]))]
+    header, *lines = [_aligned(row, widths) for row in table]
+    rule = "-" * len(header)
+    return [header, rule, *lines[:-1], rule, lines[-1]] if last else [header, rule, *lines]
+
+
+def _markdown_table(rows: list[tuple[str, ...]]) -> list[str]:
+    header, *lines = ["| " + " | ".join(map(_text, row)) + " |" for row in rows]
+    return [header, "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines]
 
 
 def _aligned(row: Iterable[str], widths: list[int]) -> str:

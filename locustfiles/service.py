@@ -23,6 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 60
+PROFILERS = "queries,nplusone"
+PROFILED_SHARE = "0.2"
+"""Of the requests: enough for the statements of every route, and little of the run's time."""
 
 
 class ServiceError(Exception):
@@ -52,6 +55,11 @@ class Service:
         if done.returncode:
             raise ServiceError(f"flask pake {arguments[0]} failed: {done.stderr.strip()[-2000:]}")
         return done.stdout
+
+    @property
+    def profiles(self) -> str:
+        """Where its profilers keep what they see."""
+        return self.environment["FLASK_PROFILE_STORE"]
 
     @property
     def alive(self) -> bool:
@@ -87,6 +95,9 @@ def started(folder: Path) -> Iterator[Service]:
         "INSTANCE_PATH": str(folder),
         "PYTHONPATH": str(ROOT),
         "FLASK_SKIP_DOTENV": "1",
+        "FLASK_PROFILE": os.environ.get("FLASK_PROFILE", PROFILERS),
+        "FLASK_PROFILE_SAMPLE": os.environ.get("FLASK_PROFILE_SAMPLE", PROFILED_SHARE),
+        "FLASK_PROFILE_STORE": str(folder / "profiles"),
     }
     log_path = folder.with_name("server.log")
     with log_path.open("wb") as log:

@@ -8,6 +8,7 @@ import pytest
 
 from locustfiles import gate, report
 from locustfiles.gate import Measured, Run, judge
+from locustfiles.profiled import Profiled, ProfiledRoute
 from locustfiles.scenarios import SCENARIOS, SIGN_IN
 
 SMOKE = SCENARIOS["smoke"]
@@ -100,7 +101,9 @@ def test_the_total_joins_the_routes() -> None:
 
 def test_markdown_shows_hostile_names_as_text() -> None:
     hostile = dataclasses.replace(run(measured("GET /<script>|x")), failures=("<img src=x>",))
-    text = report.markdown(hostile, judge(hostile, SMOKE), SMOKE, {})
+    seen = Profiled((ProfiledRoute("GET /<b>", 1, 2, 3, 0.5),), ("<i>SELECT</i>",))
+    text = report.markdown(hostile, judge(hostile, SMOKE), SMOKE, seen, {})
     assert "<script>" not in text
-    assert "<img" not in text
+    assert not {"<img", "<b>", "<i>"} & set(text.split())
+    assert "&lt;i&gt;SELECT" in text
     assert "GET /&lt;script&gt;\\|x" in text
