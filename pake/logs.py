@@ -36,6 +36,6 @@ def configure(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
-    logger = logging.getLogger("pake")
-    logger.handlers = [handler]
-    logger.setLevel(settings.log_level)
+    for name in ("pake", "profilers", "sqlalchemy"):
+        logging.getLogger(name).handlers = [handler]
+    logging.getLogger("pake").setLevel(settings.log_level)

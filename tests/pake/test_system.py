@@ -258,6 +258,20 @@ def test_slow_statements_are_logged_without_their_values(
     assert "CANARY" not in logged
 
 
+@pytest.mark.parametrize("echo", [True, False])
+def test_statements_are_echoed_without_their_values(
+    database_url: str, capsys: pytest.CaptureFixture[str], echo: bool
+) -> None:
+    app = create_app(settings(database_url, sql_echo=echo))
+    with app.app_context():
+        db.session.execute(db.text("SELECT :canary"), {"canary": "CANARY"})
+        db.session.remove()
+        db.engine.dispose()
+    logged = capsys.readouterr().err
+    assert ("SELECT %(canary)s" in logged) is echo
+    assert "CANARY" not in logged
+
+
 def test_a_logged_event_names_its_request(capsys: pytest.CaptureFixture[str]) -> None:
     answer = create_app(settings(UNREACHABLE)).test_client().get("/readyz")
     (line,) = capsys.readouterr().err.splitlines()
