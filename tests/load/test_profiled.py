@@ -27,7 +27,7 @@ def test_routes_are_joined_whatever_their_parameters_are_called(tmp_path: Path) 
 
     seen = profiled.read(service(tmp_path / "profiles"), ["GET /services/{id}", "GET /"])
     assert seen.routes == (ProfiledRoute("GET /services/{id}", 1, 3, 3, pytest.approx(0.5)),)
-    assert seen.findings == ("GET /services/<uuid:service_id>: often",)
+    assert seen.findings == ("GET /services/<uuid:service_id>: Post.author, often",)
 
 
 def test_a_report_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
