@@ -93,6 +93,17 @@ def entity_of(record: Record) -> type[Any]:
     return entity
 
 
+def explicit_loaders(root: Record | None) -> list[str]:
+    """The relationships for which the query that somebody wrote has a loader option."""
+    options = getattr(getattr(root.sql, "statement", None), "_with_options", ()) if root else ()
+    elements = [element for option in options for element in getattr(option, "context", ())]
+    return [
+        str(steps_of(tuple(element.path.path))[-1])
+        for element in elements
+        if getattr(element, "strategy", None) and isinstance(element.path.path[-2], RelationshipProperty)
+    ]
+
+
 def place(record: Record) -> Place:
     """The line and the statement, as something that can be compared."""
     site = record.site

@@ -11,7 +11,7 @@ from sqlalchemy.orm import ColumnProperty, Mapper
 
 from profilers.collect import LAZY, Record, Recording
 from profilers.location import resolve
-from profilers.nplusone.chains import Load, Step, Steps, entity_of
+from profilers.nplusone.chains import Load, Step, Steps, entity_of, explicit_loaders
 from profilers.profile import Finding, Location
 
 BATCH = 500
@@ -71,12 +71,19 @@ def _relationship(loads: Sequence[Load]) -> Finding:
         seconds=sum(load.seconds for load in loads),
         what=f"{subject} was loaded one at a time for {parents}"
         + (f", and below it {', '.join(also)}" if also else ""),
-        fix=f".options({options})",
+        fix=_replacing(top.root, loads, f".options({options})"),
         details={
             "chain": max((list(load.names) for load in loads), key=lambda names: len(names)),
             "statements_after": afterwards,
         },
     )
+
+
+def _replacing(root: Record | None, loads: Sequence[Load], fix: str) -> str:
+    """SQLAlchemy refuses a second loader for a relationship that the query names already."""
+    names = {str(load.steps[-1]) for load in loads}
+    named = [name for name in explicit_loaders(root) if name in names]
+    return f"Replace the loader of {', '.join(named)} in the query by {fix}" if named else fix
 
 
 def column_findings(profile: Recording, loads: Iterable[Load], threshold: int) -> list[Finding]:
@@ -236,6 +243,12 @@ def usual_location(records: Sequence[Record]) -> Location | None:
 def loader(steps: Steps, end: str = "") -> str:
     """Loader options of a chain, as written: `joinedload(Order.customer).joinedload(Customer.region)`."""
     parts = [f"{_strategy(step)}({step})" for step in steps]
+    levels = 1
+    while not end and parts[-1].startswith("selectinload") and parts[-2:-1] == parts[-1:]:
+        parts.pop()
+        levels += 1
+    if levels > 1:  # a tree: one option for all its levels
+        parts[-1] = parts[-1].removesuffix(")") + ", recursion_depth=-1)"
     if end.startswith("selectin_polymorphic") and parts:
         return ".".join(parts) + f".options({end})"
     return ".".join([*parts, end] if end else parts)

@@ -11,12 +11,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from keyword import iskeyword
 
 from profilers.collect import Record, Recording, shape_of
 from profilers.location import resolve
 from profilers.nplusone.allowances import Allowance, is_allowed
 from profilers.nplusone.chains import place
-from profilers.nplusone.statements import Reading, is_batch, read, write_only_relationship
+from profilers.nplusone.statements import Reading, code_of, is_batch, read, write_only_relationship
 from profilers.profile import Finding, Location
 
 _TEST_FILES = ("test_*.py", "*_test.py", "conftest.py")
@@ -160,7 +161,7 @@ def _select_finding(loop: Loop, rows: Loop | None) -> Finding:
         cause, fix = "text_in_loop", TEXT_FIX
         what = "a text statement is sent in a loop"
     elif loop.call == "get":
-        cause, fix = "get_in_loop", f"session.scalars({_all_at_once(reading)}).all()"
+        cause, fix = "get_in_loop", _get_all(reading)
         what = f"session.get({loop.subject}, …) is called in a loop"
     elif reading.aggregate:
         cause, fix = "count_in_loop", _grouped(reading)
@@ -185,27 +186,42 @@ TEXT_FIX = (
 )
 
 
+def _get_all(reading: Reading) -> str:
+    entity = reading.entity
+    keys = entity.__mapper__.primary_key if entity is not None else ()
+    if entity is None or len(keys) == 1:
+        return f"session.scalars({_all_at_once(reading)}).all()"
+    columns = ", ".join(code_of(key, entity) for key in keys)
+    return f"session.scalars(select({entity.__name__}).where(tuple_({columns}).in_(keys))).all()"
+
+
 def _all_at_once(reading: Reading) -> str:
+    if not reading.columns:
+        return f"Send one statement for all values, with .where({_in(reading)})"
     columns = list(reading.columns)
     whole = reading.entity.__name__ if reading.entity is not None else reading.table
     if whole not in columns and reading.key_code not in columns:
         columns.insert(0, reading.key_code)
-    return f"select({', '.join(columns)}).where({reading.key_code}.in_({values_name(reading)}))"
+    return f"select({', '.join(columns)}).where({_in(reading)})"
+
+
+def _in(reading: Reading) -> str:
+    return f"{reading.key_code}.in_({values_name(reading)})"
 
 
 def _grouped(reading: Reading) -> str:
     key = reading.key_code
-    return f"select({key}, {reading.aggregate}).where({key}.in_({values_name(reading)})).group_by({key})"
+    return f"select({key}, {reading.aggregate}).where({_in(reading)}).group_by({key})"
 
 
 def _existing(reading: Reading) -> str:
-    key = reading.key_code
-    return f"existing = set(session.scalars(select({key}).where({key}.in_({values_name(reading)}))))"
+    return f"existing = set(session.scalars(select({reading.key_code}).where({_in(reading)})))"
 
 
 def values_name(reading: Reading) -> str:
     """What the values of the loop may be called: `customer_ids`."""
-    return f"{reading.key_code.rpartition('.')[2]}s"
+    name = reading.key_code.rpartition(".")[2]
+    return f"{name}_values" if iskeyword(f"{name}s") else f"{name}s"
 
 
 def _write_findings(loop: Loop, threshold: int) -> list[Finding]:
@@ -268,8 +284,7 @@ def _bulk_update(loop: Loop) -> str:
 
 
 def _bulk_delete(loop: Loop) -> str:
-    key = loop.reading.key_code
-    return f"session.execute(delete({_target(loop)}).where({key}.in_({values_name(loop.reading)})))"
+    return f"session.execute(delete({_target(loop)}).where({_in(loop.reading)}))"
 
 
 _BULK: dict[str, Callable[[Loop], str]] = {

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, Select, TextClause
+from sqlalchemy import BindParameter, Column, Select, Table, TextClause
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.functions import FunctionElement
@@ -161,9 +161,9 @@ def _columns(statement: Any, entity: type[Any] | None) -> tuple[str, ...]:
     for raw in getattr(statement, "_raw_columns", ()):
         if isinstance(raw, Column):
             parts.append(code_of(raw))
-        elif hasattr(raw, "columns"):
+        elif isinstance(raw, Table):
             mapper: Any = getattr(raw, "_annotations", {}).get("parententity")
-            parts.append(mapper.class_.__name__ if hasattr(mapper, "class_") else str(raw))
+            parts.append(mapper.class_.__name__ if hasattr(mapper, "class_") else raw.name)
         else:
             return ()
     return tuple(parts)

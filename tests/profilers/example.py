@@ -59,6 +59,19 @@ class Item(Base):
     product: Mapped[Product] = relationship()
 
 
+class Category(Base):
+    __tablename__ = "category"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[int | None] = mapped_column(sa.ForeignKey("category.id"))
+    children: Mapped[list[Category]] = relationship()
+
+
+class Seat(Base):
+    __tablename__ = "seat"
+    row: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+
 class Employee(Base):
     __tablename__ = "employee"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -77,6 +90,8 @@ def fill(engine: sa.Engine, rows: int = 10) -> None:
     """As many customers, each with one order of two items, each of a product of its own."""
     Base.metadata.create_all(engine)
     with Session(engine) as session:
+        session.add(Category(children=[Category(children=[Category()]) for _ in range(rows)]))
+        session.add_all([Seat(row=number, number=number) for number in range(1, rows + 1)])
         for number in range(1, rows + 1):
             region = Region(name=f"region {number}")
             customer = Customer(name=f"customer {number}", email=f"{number}@example.org", region=region)

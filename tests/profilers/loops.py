@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, insert, select, text, tuple_, update
 from sqlalchemy.orm import Session, with_parent
 
 from profilers import allow_n_plus_one
-from tests.profilers.example import Customer, Order, Product, Region, Visit
+from tests.profilers.example import Customer, Order, Product, Region, Seat, Visit
 
 IDS = range(1, 11)
 NEW = [f"new{number}@example.org" for number in IDS]
@@ -23,6 +23,11 @@ product = Product.__table__
 def gets(session: Session) -> None:
     for number in IDS:
         session.get(Customer, number)
+
+
+def gets_by_two_keys(session: Session) -> None:
+    for number in IDS:
+        session.get(Seat, (number, number))
 
 
 def selects(session: Session) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from profilers import Finding, Profile, record
 from tests.profilers import example
-from tests.profilers.example import Customer, Employee, Item, Manager, Order, memory_engine
+from tests.profilers.example import Category, Customer, Employee, Item, Manager, Order, memory_engine
 
 Statement = Any
 Touch = Callable[[Session, Callable[[Statement], Statement]], None]
@@ -80,6 +80,14 @@ def items_of_one_customer(session, change):
             item.product.name
 
 
+def tree(session, change):
+    def walk(category):
+        for child in category.children:
+            walk(child)
+
+    walk(session.scalars(change(select(Category).where(Category.parent_id.is_(None)))).one())
+
+
 def legacy_query(session, change):
     for order in change(session.query(Order)).all():
         order.customer.name
@@ -117,6 +125,7 @@ def budget_of_managers(session, change):
         (region_below_a_joined_customer, "lazy_relationship", ["Customer.region"], 11, 1),
         (region_below_a_selectin_customer, "lazy_relationship", ["Customer.region"], 12, 2),
         (product_below_eager_items, "lazy_relationship", ["Item.product"], 22, 2),
+        (tree, "lazy_relationship", ["Category.children"], 22, 4),
         (biography, "deferred_column", ["Customer.biography"], 11, 1),
         (biography_below_a_joined_customer, "deferred_column", ["Customer.biography"], 11, 1),
         (column_left_out_by_load_only, "deferred_column", ["Customer.name", "Customer.email"], 21, 1),
@@ -151,6 +160,17 @@ def test_three_levels_in_mixed_directions_are_one_finding_from_the_right_root():
     assert finding.details["parents"] == 10
     assert finding.fix == (
         ".options(selectinload(Customer.orders).selectinload(Order.items).joinedload(Item.product))"
+    )
+
+
+def test_a_loader_that_the_query_names_is_to_be_replaced(engine):
+    def touch(session, change):
+        for order in session.scalars(select(Order).options(orm.lazyload(Order.customer))):
+            order.customer.name
+
+    (finding,) = run(engine, touch).findings
+    assert finding.fix == (
+        "Replace the loader of Order.customer in the query by .options(joinedload(Order.customer))"
     )
 
 

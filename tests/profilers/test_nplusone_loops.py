@@ -25,6 +25,7 @@ def run(engine: sa.Engine, code: Code, profile: str = "nplusone") -> Profile:
 
 SELECTS = [
     (loops.gets, "get_in_loop", "Customer"),
+    (loops.gets_by_two_keys, "get_in_loop", "Seat"),
     (loops.selects, "select_in_loop", "Order"),
     (loops.selects_of_columns, "select_in_loop", "Customer"),
     (loops.selects_with_a_constant, "select_in_loop", "Customer"),
@@ -66,8 +67,9 @@ def test_selects_in_a_loop_and_the_one_statement_that_replaces_them(engine, code
 
     def fixed(session: Session) -> None:
         emails = [f"{number}@example.org" for number in loops.IDS]
-        keys = {name: list(loops.IDS) for name in ("ids", "customer_ids", "region_ids")}
-        result = eval(finding.fix, in_code(session=session, emails=emails, **keys))
+        values = {name: list(loops.IDS) for name in ("ids", "customer_ids", "region_ids")}
+        keys = [(number, number) for number in loops.IDS]
+        result = eval(finding.fix, in_code(session=session, emails=emails, keys=keys, **values))
         rows = result if isinstance(result, list) else session.execute(result).all()
         assert len(rows) in (10, 20)
 
