@@ -37,7 +37,9 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         sys.exit(str(error))
     logs.configure(settings)
 
-    app = APIFlask(__name__, title="PAKE", version=__version__, json_errors=False, docs_path=None)
+    app = APIFlask(
+        __name__, title="PAKE", version=__version__, json_errors=False, docs_path=None, static_folder=None
+    )
     app.json = OrjsonProvider(app)
     app.extensions["pake"] = settings
     app.config.update(

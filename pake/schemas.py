@@ -23,8 +23,11 @@ def without_nul(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(without_nul)]
-"""A string that PostgreSQL can store. Add limits: `Annotated[Text, Field(max_length=80)]`."""
+Text = Annotated[str, AfterValidator(without_nul), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
+"""A string that PostgreSQL can store. Add limits: `Annotated[Text, Field(max_length=80)]`.
+
+A pattern belongs on a plain `str`: on this it would be missing from the OpenAPI document.
+"""
 
 Int4 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 """An integer that fits an `integer` column."""
@@ -72,6 +75,13 @@ class StrictAdapter(PydanticAdapter):
         except ValidationError as error:
             raise self.problem(error, location) from None
         raise ValueError(f"no such location here: {location}")
+
+    def get_openapi_schema(self, **kwargs: Any) -> dict[str, Any]:
+        """The model's JSON Schema. `pake.system.openapi` puts nested models under the names it refers to."""
+        schema: dict[str, Any] = self.model_class.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        return schema
 
     def problem(self, error: ValidationError, location: str) -> Problem:
         """What to tell the client: where and why, never what was sent."""

@@ -27,10 +27,10 @@ NewPassword = Annotated[
     Password, Field(description=f"At least {MINIMUM_LENGTH} characters, none of the common ones.")
 ]
 Username = Annotated[
-    Text,
+    str,
     Field(min_length=3, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$", description="In lower case."),
 ]
-Email = Annotated[Text, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)+$")]
+Email = Annotated[str, Field(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s.\x00]+(\.[^@\s.\x00]+)+$")]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import orjson
@@ -18,7 +18,9 @@ from pydantic import (
     RootModel,
     Tag,
     TypeAdapter,
-    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
 )
 
 from pake.errors import Problem
@@ -31,6 +33,7 @@ FUTURE = timedelta(minutes=5)
 """How far a client's clock may be from ours."""
 
 _url = TypeAdapter(AnyHttpUrl)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 
 
 def _http_url(value: str) -> str:
@@ -38,11 +41,14 @@ def _http_url(value: str) -> str:
     return value
 
 
-def _recent(value: datetime) -> datetime:
+def _recent(value: Any, parse: ValidatorFunctionWrapHandler) -> datetime:
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):  # pydantic also reads "1795000000"
+        raise ValueError("must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z")
+    moment: datetime = parse(value)
     now = datetime.now(UTC)
-    if not now - PAST <= value <= now + FUTURE:
+    if not now - PAST <= moment <= now + FUTURE:
         raise ValueError(f"must lie within the last {PAST.days} days")
-    return value
+    return moment
 
 
 Name = Annotated[Text, Field(min_length=1, max_length=100)]
@@ -52,17 +58,17 @@ Labels = Annotated[
     dict[Annotated[Text, Field(min_length=1, max_length=63)], Annotated[Text, Field(max_length=255)]],
     Field(max_length=50),
 ]
-Recent = Annotated[AwareDatetime, AfterValidator(_recent)]
+Recent = Annotated[AwareDatetime, Field(strict=False), WrapValidator(_recent)]
 Interval = Annotated[Int4, Field(ge=1, le=86_400)]
 Timeout = Annotated[Int4, Field(ge=1, le=300)]
 Include = Annotated[
-    Text,
-    Field(
-        pattern=r"^(health_checks|metrics)(,(health_checks|metrics))*$",
-        description="Histories to show with each service, comma-separated.",
-    ),
+    Literal["health_checks", "metrics", "health_checks,metrics", "metrics,health_checks"],
+    Field(description="Histories to show with each service."),
 ]
-Cursor = Annotated[Text, Field(max_length=600, description="`next_cursor` of the page before.")]
+Cursor = Annotated[
+    str,
+    Field(max_length=600, pattern=r"^[A-Za-z0-9_-]+=*$", description="`next_cursor` of the page before."),
+]
 Limit = Annotated[Int4, Field(ge=1, le=100)]
 
 
@@ -81,11 +87,7 @@ class ServiceIn(In):
     status: ServiceStatus = "active"
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    del schema["default"]
-
-
-NOT_SENT: Any = Field(None, json_schema_extra=_without_default)
+NOT_SENT: Any = Field(default_factory=lambda: None)
 """A field that may be left out, though it may not be null: a default is never validated."""
 
 
@@ -117,7 +119,7 @@ class HealthCheckIn(In):
 class MetricIn(In):
     """One value of a metric."""
 
-    metric_name: Annotated[Text, Field(max_length=100, pattern=r"^[A-Za-z_:][A-Za-z0-9_:.]*$")]
+    metric_name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z_:][A-Za-z0-9_:.]*$")]
     metric_value: float
     metric_labels: Labels = Field(default_factory=dict)
     timestamp: Recent | None = Field(None, description="When it was taken; now when left out.")
@@ -130,7 +132,14 @@ Key = TypeVar("Key")
 class Batch(In, Generic[Item]):
     """Several at once."""
 
-    items: list[Item] = Field(min_length=1, max_length=MAX_BATCH)
+    items: list[Item] = Field(min_length=1, json_schema_extra={"maxItems": MAX_BATCH})
+
+    @field_validator("items")
+    @classmethod
+    def _bounded(cls, items: list[Item]) -> list[Item]:
+        if len(items) > MAX_BATCH:
+            raise Problem(413, f"A batch may have {MAX_BATCH} items.")
+        return items
 
 
 def _one_or_batch(value: Any) -> str:
@@ -284,5 +293,5 @@ def from_cursor(key: TypeAdapter[Key], cursor: str | None) -> Key | None:
         return None
     try:
         return key.validate_json(base64.b64decode(cursor, altchars=b"-_", validate=True))
-    except (binascii.Error, ValidationError):
+    except ValueError:
         raise Problem(422, "`cursor` is not the `next_cursor` of a page.") from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from types import EllipsisType
 from typing import Any
 
 from apiflask import APIFlask
 
+from pake.auth.models import Role
 from pake.errors import MEDIA_TYPE
 
 PROBLEM = {
@@ -41,6 +43,15 @@ _HEADERS = {
     503: {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}},
 }
 
+_CONVERTER = re.compile(r"<(?:(\w+):)?(\w+)>")
+
+_IF_MATCH = {
+    "in": "header",
+    "name": "If-Match",
+    "description": "`ETag` of what was read: do nothing if it has changed since (RFC 9110 section 13.1.1).",
+    "schema": {"type": "string"},
+}
+
 
 def init_app(app: APIFlask) -> None:
     """Tell APIFlask how the document looks."""
@@ -57,27 +68,31 @@ def init_app(app: APIFlask) -> None:
     @app.spec_processor
     def complete(spec: dict[str, Any] | str) -> dict[str, Any] | str:
         assert isinstance(spec, dict)
-        spec["components"].setdefault("schemas", {})["Problem"] = PROBLEM
-        spec["components"]["schemas"].pop("HTTPError", None)
-        roles = _roles(app)
+        # APIFlask registers a nested model once for each model that holds it, as "Outer.Inner".
+        schemas = {name.rpartition(".")[2]: schema for name, schema in spec["components"]["schemas"].items()}
+        schemas.pop("HTTPError", None)
+        spec["components"]["schemas"] = schemas | {"Problem": PROBLEM}
+        rules = {
+            (method.lower(), _CONVERTER.sub(r"{\2}", rule.rule)): rule
+            for rule in app.url_map.iter_rules()
+            for method in rule.methods or ()
+        }
         for path, operations in spec["paths"].items():
             for method, operation in operations.items():
-                _complete(operation, path, roles.get((method, path)))
+                rule = rules[method, path]
+                _complete(
+                    operation, rule.rule, getattr(app.view_functions[rule.endpoint], "bearer_role", ...)
+                )
         return spec
 
 
-def _roles(app: APIFlask) -> dict[tuple[str, str], str]:
-    """For every operation behind `bearer`: the role it asks for, or an empty string."""
-    return {
-        (method.lower(), re.sub(r"<(?:[^<:]+:)?([^>]+)>", r"{\1}", rule.rule)): view.bearer_role or ""
-        for rule in app.url_map.iter_rules()
-        if hasattr(view := app.view_functions[rule.endpoint], "bearer_role")
-        for method in rule.methods or ()
-    }
+def _complete(operation: dict[str, Any], rule: str, role: Role | EllipsisType | None) -> None:
+    """Add the errors that follow from what the operation takes, and show all errors as problems.
 
-
-def _complete(operation: dict[str, Any], path: str, role: str | None) -> None:
-    """Add the errors that follow from what the operation takes, and show all errors as problems."""
+    Args:
+        rule: its path as Flask spells it, `/services/<uuid:service_id>`.
+        role: what it asks for; None is any account, an ellipsis no account at all.
+    """
     responses = operation["responses"]
     statuses = {int(status) for status in responses if int(status) >= 400} | {400, 500}
     if operation.get("parameters") or "requestBody" in operation:
@@ -85,12 +100,18 @@ def _complete(operation: dict[str, Any], path: str, role: str | None) -> None:
     if "requestBody" in operation:
         operation["requestBody"]["required"] = True
         statuses |= {413, 415}
-    if "{" in path:
+    if "<" in rule:
         statuses.add(404)
-    if role is not None:
+    if 412 in statuses:
+        operation["parameters"].append(_IF_MATCH)
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _without_null(parameter["schema"])
+        if f"<uuid:{parameter['name']}>" in rule:
+            parameter["schema"]["format"] = "uuid"
+    if role is not ...:
         operation["security"] = [{"bearer": []}]
         statuses |= {401, 503}
-    if role:
+    if isinstance(role, str):
         statuses.add(403)
     for status in sorted(statuses):
         said = responses.get(str(status), {}).get("description")
@@ -100,3 +121,11 @@ def _complete(operation: dict[str, Any], path: str, role: str | None) -> None:
         }
         if status in _HEADERS:
             responses[str(status)]["headers"] = _HEADERS[status]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter that may be left out: text in an address is never null."""
+    if "anyOf" not in schema:
+        return schema
+    (one,) = (each for each in schema["anyOf"] if each != {"type": "null"})
+    return {"title": schema["title"], **one}
