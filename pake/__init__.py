@@ -38,7 +38,12 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     logs.configure(settings)
 
     app = APIFlask(
-        __name__, title="PAKE", version=__version__, json_errors=False, docs_path=None, static_folder=None
+        __name__,
+        static_folder=None,  # type: ignore[arg-type]  # Flask's own type allows it
+        title="PAKE",
+        version=__version__,
+        json_errors=False,
+        docs_path=None,
     )
     app.json = OrjsonProvider(app)
     app.extensions["pake"] = settings
