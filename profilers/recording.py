@@ -53,6 +53,10 @@ class Active:
         self.starters = self._overriding("on_start")
         self.finishers = self._overriding("on_finish")
 
+    def profilers_of(self, name: str) -> tuple[Profiler[Any], ...]:
+        """Those that are for the endpoint called `name`."""
+        return self.profilers
+
     def _overriding(self, hook: str) -> tuple[Profiler[Any], ...]:
         inherited = getattr(Profiler, hook)
         return tuple(each for each in self.profilers if getattr(type(each), hook) is not inherited)

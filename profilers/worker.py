@@ -179,9 +179,7 @@ class Worker:
         if not isinstance(profile, Recording):  # of a request that was lost: there is nothing to look at
             return
         if profile.kind == "request":  # a block is examined by `record`
-            active = profile.active
-            chosen = active.profilers_of(profile.name) if isinstance(active, Drawn) else active.profilers
-            examine(profile, chosen)
+            examine(profile, profile.active.profilers_of(profile.name))
             self.brake.request(profile.duration, profile.hooks if profile.timed else None)
         profile.host = _HOST
         profile.worker = os.getpid()
