@@ -55,6 +55,12 @@ test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@.venv-bench/bin/pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.PHONY: bench-queries bench-history
+bench-queries: $(RUN) ## The read side, lazy against eager: statements and time
+bench-history: $(RUN) ## Routes with 1,000,000 health checks against 1,000: at most 1.2 times the time
+bench-queries bench-history: bench-%:
+	@$(BIN)/python -m benchmarks.bench_$* $(ARGS)
+
 .PHONY: bench-overhead
 bench-overhead: $(RUN) .venv-bench/bench.stamp ## What each profiler costs a request, others beside it (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.bench_overhead $(ARGS)

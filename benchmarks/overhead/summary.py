@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+from benchmarks.turns import Spread
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -25,25 +27,6 @@ class Batch:
     """CPU nanoseconds of the whole process, its background threads included."""
     resident: int
     """Bytes of memory of the process afterwards."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and quartiles."""
-
-    low: float
-    middle: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        if len(values) == 1:
-            return cls(values[0], values[0], values[0])
-        low, middle, high = quantiles(values, n=4, method="inclusive")
-        return cls(low, middle, high)
-
-    def __str__(self) -> str:
-        return f"{self.middle:.2f} ({self.low:.2f}–{self.high:.2f})"  # noqa: RUF001
 
 
 def per_request(measure: str) -> Callable[[Sequence[Batch], Sequence[Batch]], float]:

@@ -18,3 +18,13 @@ def test_demo_data_is_added_once(database_url: str) -> None:
         ]
     engine.dispose()
     assert counts == [12, 60, 36]
+
+
+def test_a_long_history_has_the_time_it_needs(database_url: str) -> None:
+    engine = sa.create_engine(database_url, connect_args={"options": "-c statement_timeout=5000"})
+    with Session(engine) as session:
+        add_demo_services(session, services=1, health_checks=1, metrics=1)
+        assert session.scalar(sa.text("SHOW statement_timeout")) == "0"
+        session.commit()
+        assert session.scalar(sa.text("SHOW statement_timeout")) == "5s"
+    engine.dispose()
