@@ -89,6 +89,10 @@ docs: $(RUN) ## Write docs/configuration.md from the settings
 	@$(BIN)/python -c 'from pake.config import documentation; print(documentation(), end="")' \
 	  > docs/configuration.md
 
+.PHONY: pictures
+pictures: $(RUN) ## Make the pictures of the documentation (needs Chromium)
+	@$(BIN)/python docs/pictures.py
+
 .PHONY: lock
 lock: $(DEV) ## Resolve the dependencies of setup.cfg into requirements/*.txt
 	@$(BIN)/python requirements/lock.py
