@@ -9,6 +9,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# An .egg-info left in the checkout is found before the installed entry points, and is older.
+define install_checkout
+$(1)/pip install -qq --no-deps --no-build-isolation --editable . && rm -rf *.egg-info
+endef
+
 # One virtual environment; each stamp is newer than the lock file it installed.
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -19,7 +24,7 @@ help: ## List the commands
 .venv/%.stamp: requirements/%.txt setup.cfg | .venv/bin/python
 	@echo "==> installing requirements/$*.txt (locked, with hashes)"
 	@$(BIN)/pip install -qq --require-hashes -r requirements/$*.txt
-	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
+	@$(call install_checkout,$(BIN))
 	@touch $@
 
 # The longer lock files hold the shorter ones, so a larger environment serves for the smaller need.
@@ -52,7 +57,7 @@ test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@echo "==> creating .venv-bench from requirements/bench.txt (locked, with hashes)"
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/pip install -qq --require-hashes -r requirements/bench.txt
-	@.venv-bench/bin/pip install -qq --no-deps --no-build-isolation --editable .
+	@$(call install_checkout,.venv-bench/bin)
 	@touch $@
 
 .PHONY: bench-queries bench-history
@@ -70,7 +75,7 @@ bench-overhead: $(RUN) .venv-bench/bench.stamp ## What each profiler costs a req
 	@echo "==> creating .venv-sa20 with the newest SQLAlchemy 2.0"
 	@$(PYTHON) -m venv .venv-sa20
 	@.venv-sa20/bin/pip install -qq --require-hashes -r requirements/test.txt
-	@.venv-sa20/bin/pip install -qq --no-deps --no-build-isolation --editable .
+	@$(call install_checkout,.venv-sa20/bin)
 	@.venv-sa20/bin/pip install -qq --no-deps 'sqlalchemy >= 2.0.50, < 2.1'
 	@touch $@
 

@@ -8,7 +8,7 @@ from apiflask import APIFlask
 from flask import g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from pake import errors, logs, sql_log
+from pake import errors, logs
 from pake.auth import tokens
 from pake.auth.views import bp as auth
 from pake.cli import cli
@@ -51,8 +51,9 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         MAX_CONTENT_LENGTH=settings.max_content_length,
         SQLALCHEMY_DATABASE_URI=url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
-        PROFILE=settings.flask_profile,
+        PROFILE_STORE=str(settings.instance_path.resolve() / "profiles"),
         PROFILE_QUERIES_MAX_STATEMENTS=settings.max_queries_per_request,
+        PROFILE_SLOW_QUERIES_THRESHOLD_MS=settings.slow_query_threshold_ms,
         **limiter_config(settings),
     )
 
@@ -73,10 +74,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.register_blueprint(auth)
     app.register_blueprint(registry)
     app.cli.add_command(cli)
-    with app.app_context():
-        sql_log.init_app(app, db.engine, settings)
     try:
-        Profilers(app)
+        Profilers(app, settings.profilers)
     except ConfigError as error:
         sys.exit(error.message)
 

@@ -145,11 +145,17 @@ class Settings(BaseSettings):
     log_slow_queries: bool = Field(True, description="Log slow statements.")
     detect_n_plus_1: bool = Field(False, description="The N+1 detector without naming it in `FLASK_PROFILE`.")
     max_queries_per_request: int = Field(
-        50, ge=1, description="More statements than this in one request: a warning and a finding."
+        50, ge=1, description="More statements than this in one request: a warning in the log and a finding."
     )
 
     log_level: Level = Field("INFO", description="Level of the service's own logs.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
+
+    @property
+    def profilers(self) -> tuple[str, ...]:
+        """The profilers to run: those of `FLASK_PROFILE`, and those that do what other settings ask for."""
+        asked = {"queries": True, "slow-queries": self.log_slow_queries, "nplusone": self.detect_n_plus_1}
+        return (*self.flask_profile, *(name for name, wanted in asked.items() if wanted))
 
     @field_validator("allowed_hosts", "flask_profile", mode="before")
     @classmethod

@@ -39,3 +39,4 @@ def configure(settings: Settings) -> None:
     for name in ("pake", "profilers", "sqlalchemy"):
         logging.getLogger(name).handlers = [handler]
     logging.getLogger("pake").setLevel(settings.log_level)
+    logging.getLogger("sqlalchemy.engine").setLevel("INFO" if settings.sql_echo else settings.sql_log_level)

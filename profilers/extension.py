@@ -41,7 +41,7 @@ class Profilers:
         ConfigError: `PROFILE` or an option of a profiler is wrong; the message is one line.
     """
 
-    def __init__(self, app: Flask | None = None) -> None:
+    def __init__(self, app: Flask | None = None, profile: str | Iterable[str] | None = None) -> None:
         self.profilers: tuple[Profiler[Any], ...] = ()
         """The profilers of `PROFILE`, whether they run at the moment or not."""
         self.active: Active | None = None
@@ -52,12 +52,17 @@ class Profilers:
         """Takes each finished profile, in the thread of its request: must only put it aside."""
         self._started = False
         if app is not None:
-            self.init_app(app)
+            self.init_app(app, profile)
 
-    def init_app(self, app: Flask) -> None:
-        """Read the app's configuration, and hook in if a profiler is enabled or on standby."""
+    def init_app(self, app: Flask, profile: str | Iterable[str] | None = None) -> None:
+        """Read the app's configuration, and hook in if a profiler is enabled or on standby.
+
+        Args:
+            profile: names of profilers, for an app that decides by settings of its own; by default those of
+                `FLASK_PROFILE` or `PROFILE`.
+        """
         app.extensions["profilers"] = self
-        names = options.enabled_names(app.config)
+        names = options.enabled_names(app.config) if profile is None else options.split_names(profile)
         if names:
             self.profilers = tuple(
                 options.create(name, app.config) for name in names if name != options.STANDBY

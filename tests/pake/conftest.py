@@ -59,11 +59,18 @@ def folder(empty_folder: Path, cluster: Path) -> Path:
     return empty_folder
 
 
+@pytest.fixture(autouse=True)
+def _profiles_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the service's profilers see in a test goes to a store of the test's."""
+    monkeypatch.setenv("FLASK_PROFILE_STORE", str(tmp_path / "profiles"))
+
+
 @pytest.fixture
 def app(database_url: str) -> Iterator[APIFlask]:
     """The service on a fresh database; pytest-flask's `client` speaks to it."""
     app = create_app(settings(database_url))
     yield app
+    app.extensions["profilers"].worker.close()
     with app.app_context():
         db.engine.dispose()
 

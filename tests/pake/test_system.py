@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from sqlalchemy import exc
 from pake import create_app
 from pake.errors import Problem
 from pake.extensions import db
+from profilers import Finding
+from profilers.worker import store_of
 from tests.pake.conftest import settings
 from tests.servers import Server, gunicorn, wait_for
 
@@ -221,40 +223,46 @@ def test_workers_count_together_and_a_killed_one_loses_nothing(tmp_path: Path, d
 # ---- SQL settings
 
 
-def test_too_many_and_repeated_statements_are_logged(
-    database_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    app = create_app(
-        settings(database_url, log_format="json", max_queries_per_request=9, detect_n_plus_1=True)
-    )
-
-    @app.get("/loop")
-    def loop() -> str:
-        for _ in range(10):
-            db.session.execute(db.text("SELECT 1"))
-        return ""
-
-    app.test_client().get("/loop")
+def profiled(app: APIFlask, view: Callable[[], str]) -> list[Finding]:
+    """The findings of one request to a view."""
+    app.get("/view")(view)
+    app.test_client().get("/view")
+    app.extensions["profilers"].worker.close()
     with app.app_context():
         db.engine.dispose()
-    events = {entry["event"]: entry for entry in map(json.loads, capsys.readouterr().err.splitlines())}
-    assert events["too many statements"]["count"] == 10
-    assert events["possible N+1"]["statement"] == "SELECT 1"
+    return [row.finding for row in store_of(app).findings()]
+
+
+def loop() -> str:
+    for number in range(10):
+        db.session.execute(db.text("SELECT :canary"), {"canary": f"CANARY {number}"})
+    return ""
+
+
+@pytest.mark.parametrize(("limit", "found"), [(9, True), (10, False)])
+def test_more_statements_than_allowed_are_a_warning_and_a_finding(
+    database_url: str, capsys: pytest.CaptureFixture[str], limit: int, found: bool
+) -> None:
+    app = create_app(settings(database_url, max_queries_per_request=limit))
+    findings = profiled(app, loop)
+    assert ("over_budget" in {finding.kind for finding in findings}) is found
+    assert ("10 statements" in capsys.readouterr().err) is found
+
+
+@pytest.mark.parametrize("switched_on", [True, False])
+def test_the_n_plus_one_detector_has_a_switch_of_its_own(database_url: str, switched_on: bool) -> None:
+    app = create_app(settings(database_url, detect_n_plus_1=switched_on))
+    assert ("n_plus_one" in {finding.kind for finding in profiled(app, loop)}) is switched_on
 
 
 @pytest.mark.parametrize("switched_on", [True, False])
 def test_slow_statements_are_logged_without_their_values(
     database_url: str, capsys: pytest.CaptureFixture[str], switched_on: bool
 ) -> None:
-    app = create_app(
-        settings(database_url, log_format="json", slow_query_threshold_ms=0, log_slow_queries=switched_on)
-    )
-    with app.app_context():
-        db.session.execute(db.text("SELECT :canary"), {"canary": "CANARY"})
-        db.session.remove()
-        db.engine.dispose()
+    app = create_app(settings(database_url, slow_query_threshold_ms=0, log_slow_queries=switched_on))
+    profiled(app, loop)
     logged = capsys.readouterr().err
-    assert ("slow statement" in logged) is switched_on
+    assert ("profilers.slow_queries" in logged) is switched_on
     assert "CANARY" not in logged
 
 
