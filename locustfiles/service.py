@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 60
-PROFILERS = "queries,nplusone"
+PROFILERS = "queries,nplusone,slow-queries"
 PROFILED_SHARE = "0.2"
 """Of the requests: enough for the statements of every route, and little of the run's time."""
 
