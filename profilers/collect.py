@@ -338,10 +338,24 @@ def _hash(parameters: Any, statement: str) -> int:
         return hash(repr(values))
 
 
+def _guarded(listener: Callable[..., None]) -> Callable[..., None]:
+    """A listener that never raises: an error of ours must not end a transaction of the app's."""
+
+    def run(*args: Any) -> None:
+        try:
+            listener(*args)
+        except Exception:  # noqa: BLE001 - logged by _failed
+            _failed()
+
+    return run
+
+
+@_guarded
 def _commit(conn: Any) -> None:
     _boundary("commit")
 
 
+@_guarded
 def _rollback(conn: Any) -> None:
     _boundary("rollback")
 
@@ -355,6 +369,7 @@ def _boundary(name: str) -> None:
         recording = recording.outer
 
 
+@_guarded
 def _before_flush(session: Any, flush_context: Any, instances: Any) -> None:
     recording = current.get()
     while recording is not None:
@@ -362,6 +377,7 @@ def _before_flush(session: Any, flush_context: Any, instances: Any) -> None:
         recording = recording.outer
 
 
+@_guarded
 def _engine_connect(conn: Any) -> None:
     """Times an engine's pool from its first connection on."""
     if "connect" not in conn.engine.pool.__dict__:
@@ -369,6 +385,7 @@ def _engine_connect(conn: Any) -> None:
         _held_from(conn.connection.dbapi_connection, time.perf_counter())
 
 
+@_guarded
 def _time_pool(engine: Any) -> None:
     """There is no event before a connection is taken from the pool, so its `connect` is wrapped."""
     engine.pool.connect = _timed(engine.pool.connect)
@@ -390,19 +407,29 @@ def _timed(connect: Callable[[], Any]) -> Callable[[], Any]:
         try:
             connection = connect()
         except sa.exc.TimeoutError:
-            recording.count("pool_timeouts")
+            _waited(began, None)
             raise
-        finally:
-            taken = time.perf_counter()
-            while recording is not None:
-                recording.timings["pool_wait"] = recording.timings.get("pool_wait", 0.0) + taken - began
-                recording = recording.outer
-        _held_from(connection.dbapi_connection, taken)
+        _waited(began, connection)
         return connection
 
     return timed_connect
 
 
+@_guarded
+def _waited(began: float, connection: Any) -> None:
+    """A connection was waited for; None if it never came."""
+    taken = time.perf_counter()
+    recording = current.get()
+    while recording is not None:
+        recording.timings["pool_wait"] = recording.timings.get("pool_wait", 0.0) + taken - began
+        if connection is None:
+            recording.count("pool_timeouts")
+        recording = recording.outer
+    if connection is not None:
+        _held_from(connection.dbapi_connection, taken)
+
+
+@_guarded
 def _checkin(dbapi_connection: Any, connection_record: Any) -> None:
     recording = current.get()
     while recording is not None:

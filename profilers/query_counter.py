@@ -8,6 +8,7 @@ statement repeated with the very same parameters.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -95,11 +96,20 @@ def _budget(text: str) -> tuple[str, int]:
 
 def over_budget(profile: Recording, limit: int) -> Finding:
     """More statements than the request may send, with the line that sent the most."""
-    by_line: dict[Any, list[Record]] = {}
-    for record in profile.records:
-        by_line.setdefault(record.site and (record.site.code, record.site.instruction), []).append(record)
-    most = max(by_line.values(), key=len)
-    location = resolve(most[0].site) if most[0].site else None
+    sites = {
+        (id(record.site.code), record.site.instruction): record.site
+        for record in profile.records
+        if record.site
+    }
+    counts = Counter(
+        (id(record.site.code), record.site.instruction) for record in profile.records if record.site
+    )
+    for total in profile.overflow.values():
+        if site := total.sample.site:
+            sites[id(site.code), site.instruction] = site
+            counts[id(site.code), site.instruction] += total.count
+    line, most = max(counts.items(), key=lambda item: item[1], default=(None, 0))
+    location = resolve(sites[line]) if line else None
     return Finding(
         kind="over_budget",
         cause="over_budget",
@@ -110,7 +120,7 @@ def over_budget(profile: Recording, limit: int) -> Finding:
         fix=f"Send at most {limit} statements, or allow {profile.statement_count} with @query_budget.",
         message=(
             f"{profile.name} sent {profile.statement_count} statements where {limit} are allowed; "
-            f"most of them, {len(most)}, at {location or 'no line of the project'}."
+            f"most of them, {most}, at {location or 'no line of the project'}."
         ),
         details={"limit": limit},
     )

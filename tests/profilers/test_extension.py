@@ -272,8 +272,45 @@ def test_a_hundred_thousand_statements_are_counted_and_not_kept(engine):
     from profilers.collect import MAX_RECORDS
 
     with record("job", profile="queries") as profile, engine.connect() as connection:
-        for number in range(10_000):
+        for number in range(100_000):
             connection.exec_driver_sql(f"SELECT {number}")
-    assert profile.statement_count == 10_000
+    assert profile.statement_count == 100_000
     assert len(profile.statements) == MAX_RECORDS
-    assert profile.left_out == 10_000 - MAX_RECORDS
+    assert profile.left_out == 100_000 - MAX_RECORDS
+
+
+@pytest.mark.parametrize("broken", ["_boundary", "_held_from", "_time_pool"])
+def test_an_error_in_any_listener_changes_no_transaction(profiled, tmp_path, monkeypatch, caplog, broken):
+    from profilers import collect
+
+    app, _ = profiled("queries")
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/shop.db")
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(collect, broken, fail)
+    monkeypatch.setattr(collect, "_failures", 0)
+
+    @app.get("/")
+    def view() -> str:
+        with engine.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE IF NOT EXISTS t (i INTEGER)"))
+            connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+        with engine.connect() as connection:
+            return str(connection.scalar(sa.text("SELECT count(*) FROM t")))
+
+    answers = [app.test_client().get("/").text for _ in range(3)]
+    engine.dispose()
+    assert answers == ["1", "2", "3"]
+    assert caplog.messages
+
+
+def test_a_pool_that_runs_out_is_counted(engine, tmp_path):
+    pool = {"poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05}
+    small = sa.create_engine(f"sqlite:///{tmp_path}/shop.db", **pool)
+    with record("job", profile="queries") as profile, small.connect(), pytest.raises(sa.exc.TimeoutError):
+        small.connect()
+    small.dispose()
+    assert profile.counters["pool_timeouts"] == 1
+    assert profile.timings["pool_wait"] >= 0.05
