@@ -71,10 +71,10 @@ class Profilers:
 
     def _hook_in(self, app: Flask, *, everything: bool) -> None:
         # Imported only now: an app whose profilers are off imports none of this.
-        from profilers import collect, location, recording, worker
+        from profilers import listeners, location, recording, worker
 
         location.add_root(app.root_path)
-        collect.install(collect.ALL if everything else recording.Active(self.profilers).needs)
+        listeners.install(listeners.ALL if everything else recording.Active(self.profilers).needs)
         for profiler in self.profilers:
             call_hook(profiler, "on_app", app)
         self.worker = worker.Worker(app, self.profilers, self.activate)

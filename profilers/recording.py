@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Request, Response, current_app
 from flask import request as current_request
 
-from profilers import collect, options
+from profilers import listeners, options
 from profilers.brake import TIMED
 from profilers.collect import Recording, current
 from profilers.plugin import Need, Profiler, call_hook
@@ -87,7 +87,7 @@ def record(name: str, profile: str | Sequence[str] = DEFAULT, engine: Any = None
     """
     extension = current_app.extensions.get("profilers") if current_app else None
     active = Active(_profilers(options.split_names(profile), extension))
-    collect.install(active.needs)
+    listeners.install(active.needs)
     recording = Recording(name, "block", active.needs, current.get())
     recording.dialect = engine.dialect if engine is not None else None
     token = current.set(recording)

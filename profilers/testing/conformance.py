@@ -24,8 +24,8 @@ from flask import Flask
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from profilers import collect
-from profilers.collect import Recording
+from profilers import listeners
+from profilers.collect import Recording, current
 from profilers.plugin import NoOptions, Profiler
 from profilers.profile import Finding, Profile
 
@@ -34,7 +34,7 @@ NEEDS = {"statements", "orm", "pool"}
 
 def recordings(profiler: Profiler[Any]) -> Iterator[Recording]:
     """What a profiler must cope with: no statement, many, one that failed, a request and a block."""
-    collect.install(profiler.needs)
+    listeners.install(profiler.needs)
     engine = create_engine("sqlite://")
     for name, kind, statements, outcome in (
         ("GET /empty", "request", (), "finished"),
@@ -43,7 +43,7 @@ def recordings(profiler: Profiler[Any]) -> Iterator[Recording]:
         ("nightly-import", "block", ("SELECT 1",), "finished"),
     ):
         recording = Recording(name, kind, profiler.needs, None)
-        token = collect.current.set(recording)
+        token = current.set(recording)
         profiler.on_start(recording)
         with engine.connect() as connection:
             for statement in statements:
@@ -51,7 +51,7 @@ def recordings(profiler: Profiler[Any]) -> Iterator[Recording]:
                     connection.execute(text(statement)).all()
         recording.outcome = outcome
         profiler.on_finish(recording)
-        collect.current.reset(token)
+        current.reset(token)
         recording.finish()
         recording.complete()
         yield recording

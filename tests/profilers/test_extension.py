@@ -183,13 +183,13 @@ def test_a_profiler_that_raises_in_every_hook_changes_no_response(profiled, engi
 
 
 def test_an_error_of_the_collection_itself_changes_no_response(profiled, engine, monkeypatch, caplog):
-    from profilers import collect
+    from profilers import listeners
 
     app, profiles = profiled("queries")
     app.add_url_rule("/", view_func=lambda: str(count(engine)))
-    monkeypatch.setattr(collect, "find_way", lambda frame: 1 / 0)
-    monkeypatch.setattr(collect, "find_site_at", lambda *_: 1 / 0)
-    monkeypatch.setattr(collect, "_failures", 0)
+    monkeypatch.setattr(listeners, "find_way", lambda frame: 1 / 0)
+    monkeypatch.setattr(listeners, "find_site_at", lambda *_: 1 / 0)
+    monkeypatch.setattr(listeners, "_failures", 0)
     assert [app.test_client().get("/").text for _ in range(5)] == ["10"] * 5
     assert [profile.statement_count for profile in profiles] == [0] * 5
     assert len(caplog.messages) == 2
@@ -281,7 +281,7 @@ def test_a_hundred_thousand_statements_are_counted_and_not_kept(engine):
 
 @pytest.mark.parametrize("broken", ["_boundary", "_held_from", "_time_pool"])
 def test_an_error_in_any_listener_changes_no_transaction(profiled, tmp_path, monkeypatch, caplog, broken):
-    from profilers import collect
+    from profilers import listeners
 
     app, _ = profiled("queries")
     engine = sa.create_engine(f"sqlite:///{tmp_path}/shop.db")
@@ -289,8 +289,8 @@ def test_an_error_in_any_listener_changes_no_transaction(profiled, tmp_path, mon
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(collect, broken, fail)
-    monkeypatch.setattr(collect, "_failures", 0)
+    monkeypatch.setattr(listeners, broken, fail)
+    monkeypatch.setattr(listeners, "_failures", 0)
 
     @app.get("/")
     def view() -> str:
