@@ -21,22 +21,27 @@ class Batch:
     request: str
     times: Sequence[int]
     """Nanoseconds of each request."""
-    wall: int
-    """Nanoseconds of all."""
     cpu: int
     """CPU nanoseconds of the whole process, its background threads included."""
     resident: int
     """Bytes of memory of the process afterwards."""
 
 
-def per_request(measure: str) -> Callable[[Sequence[Batch], Sequence[Batch]], float]:
-    """Ratio of two processes in `wall` or `cpu`: the median over rounds, each against the same moment."""
+def wall(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float:
+    """Ratio of the time of the median request: the median over rounds, each against the same moment."""
+    return _by_round(batches, baseline, lambda batch: median(batch.times))
 
-    def ratio(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float:
-        then = {each.round: getattr(each, measure) / len(each.times) for each in baseline}
-        return float(median(getattr(each, measure) / len(each.times) / then[each.round] for each in batches))
 
-    return ratio
+def cpu(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float:
+    """The same for the CPU time of the process, by request."""
+    return _by_round(batches, baseline, lambda batch: batch.cpu / len(batch.times))
+
+
+def _by_round(
+    batches: Sequence[Batch], baseline: Sequence[Batch], measure: Callable[[Batch], float]
+) -> float:
+    then = {batch.round: measure(batch) for batch in baseline}
+    return median(measure(batch) / then[batch.round] for batch in batches)
 
 
 def p99(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float:
@@ -53,7 +58,7 @@ def megabytes_more(batches: Sequence[Batch], baseline: Sequence[Batch]) -> float
     return (batches[-1].resident - baseline[-1].resident) / 2**20
 
 
-RATIOS = {"wall": per_request("wall"), "CPU": per_request("cpu"), "p99": p99}
+RATIOS = {"wall": wall, "CPU": cpu, "p99": p99}
 
 
 def compare(
