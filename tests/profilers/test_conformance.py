@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from profilers.call_stack import CallStack
 from profilers.nplusone import NPlusOne
 from profilers.plugin import Profiler
 from profilers.profile import Finding, Profile
 from profilers.query_counter import QueryCounter
+from profilers.slow_queries import SlowQueries
 from profilers.testing.conformance import Conformance
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/flask-profilers-payload"
@@ -27,6 +29,14 @@ class TestQueryCounter(Conformance):
 
 class TestNPlusOne(Conformance):
     profiler = NPlusOne
+
+
+class TestSlowQueries(Conformance):
+    profiler = SlowQueries
+
+
+class TestCallStack(Conformance):
+    profiler = CallStack
 
 
 @dataclass
