@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 from sqlalchemy.orm import Session
 
-from profilers import Finding, record
+from profilers import Finding, Profilers, record
+from profilers.call_stack import render
 from profilers.plans import NotReachedError, fetch
 from profilers.slow_queries import SlowQueries, SlowQueryOptions
 from tests.conftest import autocommit
@@ -315,3 +319,34 @@ def test_other_databases_and_older_versions_are_named(slow, monkeypatch, shop):
         connection.execute(sa.text("SELECT 1"))
     reason = "EXPLAIN (GENERIC_PLAN) needs PostgreSQL 16, this is 15.4"
     assert profile.sections["slow-queries"]["without_plan"] == [reason]
+
+
+def test_the_plan_of_a_request_is_fetched_after_its_response_and_stored(shop):
+    app = Flask("shop")
+    app.config.update(PROFILE="slow-queries,pyinstrument", PROFILE_SLOW_QUERIES_THRESHOLD_MS=0)
+    app.config.update(PROFILE_PYINSTRUMENT_SAMPLE=1, PROFILE_PYINSTRUMENT_SLOWER_THAN_MS=0)
+    worker = Profilers(app).worker
+    assert worker is not None
+    fetched = []
+    serving = threading.get_ident()
+
+    @app.get("/customers/<email>")
+    def customers(email: str) -> str:
+        with shop.connect() as connection:
+            connection.execute(sa.text("SELECT * FROM customer WHERE email = :email"), {"email": email})
+        return ""
+
+    @sa.event.listens_for(shop, "checkout")
+    def note(*_: object) -> None:
+        fetched.append(threading.get_ident() == serving)
+
+    app.test_client().get("/customers/canary")
+    assert worker.writer.flush(30)
+    (row,) = worker.store.profiles()
+    profile = worker.store.profile(row.id)
+    assert profile is not None
+    (finding,) = profile.findings
+    assert finding.fix == "CREATE INDEX CONCURRENTLY ON customer (email);"
+    assert fetched == [True, False]  # the app's, then ours, from the same settings in the writer's thread
+    assert render(profile.sections["pyinstrument"], "text")
+    assert "canary" not in json.dumps(profile.to_json())
