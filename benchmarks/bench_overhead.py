@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 PAGE = ROOT / "docs" / "overhead.md"
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
-BATCH = {"no SQL": 100, "2 statements, 110 rows": 15, "11 statements": 10}
+BATCH = {"no SQL": 100, "2 statements, 110 rows": 20, "11 statements": 15}
 """Requests in a row, so that a batch of each kind takes about as long."""
 WARM_UP = 30
 
@@ -162,7 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="ours, off and together, few processes")
     parser.add_argument("--only", action="append", choices=VARIANTS, metavar="VARIANT", default=[])
-    parser.add_argument("--processes", type=int, help="of each variant, one after the other (6; quick: 3)")
+    parser.add_argument("--processes", type=int, help="of each variant, one after the other (12; quick: 3)")
     parser.add_argument("--rounds", type=int, help="batches of each kind in each process (10; quick: 8)")
     parser.add_argument(
         "--instructions", action="store_true", help="count instead of time; implies ours only"
@@ -183,7 +183,7 @@ def main() -> None:
             print(count_instructions([name for name in names if name != AGAIN], url))
             return
         quick = options.quick
-        processes, rounds = options.processes or (3 if quick else 6), options.rounds or (8 if quick else 10)
+        processes, rounds = options.processes or (3 if quick else 12), options.rounds or (8 if quick else 10)
         batches = measure(names, url, processes, rounds)
     result = (
         f"{processes} processes of each variant, {rounds} rounds: median of the ratios to `{BASELINE}`, "
