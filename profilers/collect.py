@@ -109,7 +109,7 @@ class Recording(Profile):
         self.whole_body = False
         """The response's body was there before it was sent."""
         self.active: Any = None
-        """Which profilers run for it (`recording.Active`)."""
+        """Which profilers run for it (`recording.Active`); None for a block."""
         self.timed = False
         """Its own cost is measured, for the brake."""
         self.hooks = 0.0

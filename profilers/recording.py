@@ -192,7 +192,7 @@ def route_early(begin: Callable[[str], None]) -> Callable[[str | None, dict[str,
     def name_it(endpoint: str | None, view_args: dict[str, Any] | None) -> None:
         request: Request = current_request._get_current_object()  # type: ignore[attr-defined]
         recording = current.get()
-        if recording is None or recording.kind != "request":
+        if recording is None or recording.active is None:  # not profiled, or all it has around it is a block
             begin(request_name(request.method, request.url_rule))
             return
         routed(recording, request)

@@ -44,14 +44,16 @@ def recordings(profiler: Profiler[Any]) -> Iterator[Recording]:
     ):
         recording = Recording(name, kind, profiler.needs, None)
         token = current.set(recording)
-        profiler.on_start(recording)
-        with engine.connect() as connection:
-            for statement in statements:
-                with suppress(OperationalError):
-                    connection.execute(text(statement)).all()
-        recording.outcome = outcome
-        profiler.on_finish(recording)
-        current.reset(token)
+        try:
+            profiler.on_start(recording)
+            with engine.connect() as connection:
+                for statement in statements:
+                    with suppress(OperationalError):
+                        connection.execute(text(statement)).all()
+            recording.outcome = outcome
+            profiler.on_finish(recording)
+        finally:
+            current.reset(token)
         recording.finish()
         recording.complete()
         yield recording

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from profilers.call_stack import CallStack
+from profilers.collect import current
 from profilers.nplusone import NPlusOne
 from profilers.plugin import Profiler
 from profilers.profile import Finding, Profile
@@ -83,6 +84,7 @@ def test_a_profiler_that_breaks_the_contract_is_told(check: str) -> None:
             if hasattr(broken, "stop"):
                 broken.stop.set()
                 broken.thread.join()
+    assert current.get() is None, "what follows would be collected too"
 
 
 def test_the_example_outside_the_tree_is_installed_found_and_used(tmp_path: Path) -> None:

@@ -148,6 +148,9 @@ def test_only_wanted_endpoints_are_kept(profiled, engine):
     client.get("/a")
     assert [profile.name for profile in profiles[1:]] == ["GET /a"]
     extension.activate(None)
+    with record("around, with nothing on", profile="queries") as block:
+        assert client.get("/b").status_code == 200
+    assert (block.name, block.statement_count) == ("around, with nothing on", 1)
     client.get("/a")
     assert len(profiles) == 2
 
