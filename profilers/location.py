@@ -125,6 +125,12 @@ def _site(frame: FrameType, kind: int, call: str) -> Site:
     return _new(Site, (innermost, instruction, stack, call, template, in_fixture))
 
 
+def is_project(filename: str) -> bool:
+    """Whether a code object's file is of the project: no library, not these profilers."""
+    kind = _kinds.get(filename, -1)
+    return (kind if kind >= 0 else _judge(filename)) <= _TEMPLATE
+
+
 def _judge(filename: str) -> int:
     kind = _kinds[filename] = _kind(filename)
     return kind

@@ -1,7 +1,7 @@
 """The contract of one profiler, whole.
 
 A profiler is a small class with a `name`, a frozen dataclass of options, the data it needs collected, and
-up to six hooks. It is found by the entry-point group `flask_profilers`, built-in or not:
+up to seven hooks. It is found by the entry-point group `flask_profilers`, built-in or not:
 
     [options.entry_points]
     flask_profilers =
@@ -22,7 +22,8 @@ environment as `FLASK_PROFILE_PAYLOAD_LIMIT_KB`) sets its option.
 
 The life of a profiler in a process, in order: `on_app` once, `on_worker_start` once in each worker (after
 the fork), then for each profiled request or block `on_start` and `on_finish` in its thread and `examine`
-after the response has been sent, and `on_worker_exit` once. A hook that raises never changes a response:
+after the response has been sent, `on_switched` when it is turned on or off meanwhile, and `on_worker_exit`
+once. A hook that raises never changes a response:
 the failure is counted, logged once, and after `MAX_FAILURES` of them the profiler is switched off.
 """
 
@@ -77,6 +78,12 @@ class Profiler(Generic[OptionsT]):
 
     def on_worker_start(self) -> None:
         """Called once in each process that serves requests, after the fork: start threads here."""
+
+    def on_switched(self, on: bool) -> None:
+        """Called in a process when the profiler was switched on or off at run time, off the requests.
+
+        One that the configuration does not name is first given `on_app` and `on_worker_start`.
+        """
 
     def on_start(self, profile: Profile) -> None:
         """Called as a request or block begins, in its thread. Time spent here is the request's."""

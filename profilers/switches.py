@@ -63,6 +63,11 @@ class Switches:
         return () if ALL in self.off else tuple(name for name in names if name not in self.off)
 
 
+def names_on(state: Switches) -> list[str]:
+    """The profilers that were switched on, for whichever requests."""
+    return list(dict.fromkeys(name for switch in state.on for name in switch.profilers))
+
+
 @dataclass(frozen=True)
 class WorkerStatus:
     """What a worker last said of itself."""

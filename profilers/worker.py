@@ -27,7 +27,7 @@ from profilers.profile import Location, Profile
 from profilers.recording import Active, examine
 from profilers.storage.keeper import Keeper
 from profilers.store import Limits, Store, StoreError, default_folder, matches, open_store
-from profilers.switches import ALL, Switch, Switches, WorkerStatus
+from profilers.switches import ALL, Switch, Switches, WorkerStatus, names_on
 from profilers.worker_slots import WorkerSlots
 from profilers.writer import Writer
 
@@ -133,6 +133,7 @@ class Worker:
         self._app = app
         self._configured = Switch(tuple(profiler.name for profiler in profilers), sample=_sample(app))
         self._profilers = {profiler.name: profiler for profiler in profilers}
+        self._running = set(self._profilers)
         self._refused: set[str] = set()
         self._activate = activate
         self._state = Switches()
@@ -206,11 +207,18 @@ class Worker:
             state = switches.read(connection).at(time.time())
         if braked or self._resting or state != self._state:
             self._resting = False
-            for switch in state.on:
-                self._create(switch.profilers)
+            self._create(names_on(state))
             self._state = state
             self._activate(Plan(self._profilers, self._configured, state, self.brake.sampling).active)
+            self._tell_switched({*state.configured(self._configured.profilers), *names_on(state)})
             self._next_say = 0.0
+
+    def _tell_switched(self, running: set[str]) -> None:
+        """Tell the profilers whose state has changed."""
+        before, self._running = self._running, running
+        for name in sorted(before ^ running):
+            if name in self._profilers:
+                call_hook(self._profilers[name], "on_switched", name in running)
 
     def _create(self, names: Sequence[str]) -> None:
         """Profilers that were switched on and that the configuration does not name."""
@@ -225,6 +233,7 @@ class Worker:
                 continue
             call_hook(profiler, "on_app", self._app)
             call_hook(profiler, "on_worker_start")
+            self._running.add(name)
             self._profilers = {**self._profilers, name: profiler}
 
     def _say(self, keeper: Keeper | None) -> None:

@@ -14,7 +14,8 @@ from profilers.storage.batch import Sums
 from profilers.storage.database import Connection, Database
 from profilers.storage.encoding import decode, decode_finding
 from profilers.storage.histogram import count_value, duration_value, percentile_bucket
-from profilers.storage.rows import EndpointRow, FindingRow, Period, ProfileRow, StatementRow
+from profilers.storage.memory_samples import decode_sample
+from profilers.storage.rows import EndpointRow, FindingRow, MemorySample, Period, ProfileRow, StatementRow
 
 _PROFILE = """
     SELECT p.id, n.text, p.kind, p.started_at, p.duration, p.status, p.outcome, p.host, p.worker,
@@ -156,6 +157,17 @@ class Answers:
             StatementRow(shapes[key], calls, duration, longest, rows, tuple(sorted(endpoints[key])))
             for key, calls, duration, longest, rows in found
         ]
+
+    def memory(self, period: Period = Period()) -> Sequence[MemorySample]:
+        """Looks at the memory of the workers, oldest first."""
+        since, until = period.since or 0.0, period.until if period.until is not None else 1e18
+        with self._reading() as connection:
+            found = connection.execute(
+                """SELECT taken_at, host, pid, born, body FROM memory_sample
+                    WHERE taken_at >= ? AND taken_at < ? ORDER BY taken_at, host, pid""",
+                (since, until),
+            ).fetchall()
+        return [decode_sample(row) for row in found]
 
     def left_out(self) -> dict[str, int]:
         """What the store's bounds made it drop, by kind: `profiles`, `statements`, `bytes`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from profilers.profile import Finding, Profile
@@ -49,6 +49,8 @@ class Limits:
     """Different statements."""
     findings: int = 2_000
     """Different findings."""
+    memory_samples: int = 50_000
+    """Looks at the memory of a worker: of four workers, one every five seconds, those of 17 hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,40 @@ class StatementRow:
     endpoints: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MemorySample:
+    """One look at one worker's memory. Sizes in bytes; numbers that only rise begin with the worker."""
+
+    at: float
+    """Seconds since the epoch."""
+    host: str
+    pid: int
+    born: float
+    """When the process started: another process may get the same id."""
+    rss: int = 0
+    """Resident: pages that several workers share count in each."""
+    uss: int = 0
+    """Unique: what would be free again if the worker ended."""
+    pss: int = 0
+    """Proportional: shared pages in equal parts; 0 where the system does not say (all but Linux)."""
+    blocks: int = 0
+    """Blocks of Python's own allocator in use (`sys.getallocatedblocks`); larger ones are not among them."""
+    threads: int = 0
+    collections: tuple[int, ...] = ()
+    """Garbage collections by generation, since the process began."""
+    pauses: float = 0.0
+    """Seconds that garbage collections took, since the profiler was switched on."""
+    longest_pause: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    """Requests by route, `GET /services/<id>`, all of them, since the profiler was switched on."""
+    tracing: str = ""
+    """Which run of tracemalloc was on; empty for none."""
+    traced: int = 0
+    """Bytes that Python has allocated since that run began, and still holds."""
+    overhead: int = 0
+    """What tracemalloc takes for itself; part of `rss`, `uss` and `pss`."""
+
+
 class Reader(Protocol):
     """What the CLI, the reports, the console and the load gate ask of a store."""
 
@@ -144,6 +180,9 @@ class Reader(Protocol):
 
     def statements(self, period: Period = Period(), *, limit: int = 100) -> Sequence[StatementRow]:
         """Most total time first."""
+
+    def memory(self, period: Period = Period()) -> Sequence[MemorySample]:
+        """Looks at the memory of the workers, oldest first; empty unless the profiler `memory` was on."""
 
     def left_out(self) -> dict[str, int]:
         """What the store's bounds made it drop, by kind: `profiles`, `statements`, `bytes`."""

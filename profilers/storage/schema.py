@@ -4,7 +4,7 @@ Profiles are rows; their statements are one JSON text in `detail`, kept for some
 up is kept summed: by endpoint, statement shape and finding in slots of time, which grow wider with age.
 """
 
-VERSION = 1
+VERSION = 2
 
 SLOTS = ((900, 10), (3 * 3600, 60), (None, 3600))
 """How fine time is kept: (age in seconds up to which, seconds in a slot)."""
@@ -51,11 +51,15 @@ CREATE TABLE IF NOT EXISTS finding_slot (
     slot BIGINT NOT NULL, width INTEGER NOT NULL, endpoint_id BIGINT NOT NULL, finding_id BIGINT NOT NULL,
     requests BIGINT NOT NULL, statements BIGINT NOT NULL, duration DOUBLE PRECISION NOT NULL,
     PRIMARY KEY (width, slot, endpoint_id, finding_id)
+);
+CREATE TABLE IF NOT EXISTS memory_sample (
+    taken_at DOUBLE PRECISION NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+    born DOUBLE PRECISION NOT NULL, body TEXT NOT NULL, PRIMARY KEY (taken_at, host, pid)
 )
 """
 
 SUMS = ("endpoint_slot", "statement_slot", "finding_slot")
-CLEARED = ("profile", "detail", *SUMS, "finding", "endpoint", "shape", "tally")
+CLEARED = ("profile", "detail", *SUMS, "finding", "endpoint", "shape", "tally", "memory_sample")
 """Tables that `clear` empties."""
 
 ADD_TALLY = (
@@ -95,4 +99,5 @@ REPLACE_ENDPOINTS = (
 ADD_ENDPOINTS = ("INSERT INTO endpoint VALUES ", 2, " ON CONFLICT (id) DO NOTHING")
 ADD_SHAPES = ("INSERT INTO shape VALUES ", 2, " ON CONFLICT (id) DO NOTHING")
 ADD_PROFILES = ("INSERT INTO profile VALUES ", 13, "")
+ADD_MEMORY_SAMPLES = ("INSERT INTO memory_sample VALUES ", 5, " ON CONFLICT DO NOTHING")
 ADD_DETAILS = ("INSERT INTO detail VALUES ", 4, "")

@@ -33,8 +33,7 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     before = set(installed)
     yield
     for extension in set(installed) - before:
-        if extension.worker is not None:
-            extension.worker.close()
+        extension._stop_worker(os.getpid())
     for path in [path for path in WorkerSlots._opened if path.is_relative_to(tmp_path)]:
         os.close(WorkerSlots._opened.pop(path)._file)
 
