@@ -6,6 +6,9 @@ What the ORM was loading is read from the execution itself: its load options nam
 load or a refresh is for, and the compiled statement knows the relationship. That costs no event of the
 session, and touches neither the statement nor its cache key.
 
+A statement is seen where its dialect hands it to the driver: those are the only events that do not make
+SQLAlchemy prepare the others (`before_execute`, `before_cursor_execute` …), which costs ten times as much.
+
 Where the parents of a lazy load came from is told by the number that SQLAlchemy gives to each load (`runid`):
 an instance carries that of the load which filled it, and a number drawn after each statement bounds it from
 below. So the statement that queried the parents is found without following a single instance.
@@ -23,62 +26,92 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.orm import Session, loading
 from sqlalchemy.pool import Pool
+from sqlalchemy.pool.base import _AdhocProxiedConnection
 
 from profilers.collect import COLUMNS, LAZY, MAX_RECORDS, MAX_TEXT, Record, Recording, current
-from profilers.location import find_site_at, find_way
+from profilers.location import Site, find_site_at, find_way
 from profilers.plugin import Need
 
 log = logging.getLogger("profilers")
 
 _new = tuple.__new__
 _new_run = loading._new_runid
+_preparing = threading.Lock()
 
 
-def _before_cursor_execute(
-    conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-) -> tuple[str, Any]:
+def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
     recording = current.get()
-    if recording is None or not recording.needs or _failures >= MAX_FAILURES:
-        return statement, parameters
+    if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
+        return False
+    return _observe(recording, "do_execute", context, cursor, statement, parameters, context)
+
+
+def _do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    recording = current.get()
+    if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
+        return False
+    return _observe(recording, "do_executemany", context, cursor, statement, parameters, context)
+
+
+def _do_execute_no_params(cursor: Any, statement: str, context: Any) -> bool:
+    recording = current.get()
+    if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
+        return False
+    return _observe(recording, "do_execute_no_params", context, cursor, statement, context)
+
+
+def _observe(recording: Recording, name: str, context: Any, *arguments: Any) -> bool:
+    """Run the statement as its dialect does, and note it; False if that is left to SQLAlchemy."""
     entered = time.thread_time() if recording.timed else 0.0
+    site = None
+    dialect = context.dialect
     try:
+        if "do_commit" not in dialect.__dict__:
+            if isinstance(context.root_connection.connection, _AdhocProxiedConnection):
+                return False  # SQLAlchemy asks a new server for its version
+            _watch(context.root_connection.engine)
         sql = context.compiled
         way = getattr(sql, "_profilers_way", None)
-        site = find_site_at(*way) if way is not None else None
+        if way is not None:
+            site = find_site_at(*way)
         if site is None:
             site, depth = find_way(sys._getframe(1))
             if sql is not None and site is not None:
                 sql._profilers_way = (depth, site.call)
-        context._profilers_begun = (recording, site, time.perf_counter())
-        if entered:
-            recording.hooks += time.thread_time() - entered
     except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
         _failed()
-    return statement, parameters
-
-
-def _after_cursor_execute(
-    conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-) -> None:
-    if "_profilers_begun" in context.__dict__:
-        _note(context, statement, parameters, cursor.rowcount, executemany, "")
-
-
-def _handle_error(failure: ExceptionContext) -> None:
-    context: Any = failure.execution_context
-    if context is not None and "_profilers_begun" in context.__dict__:
-        error = type(failure.original_exception).__name__
-        _note(context, failure.statement or "", failure.parameters, -1, False, error)
-
-
-def _note(context: Any, statement: str, parameters: Any, rows: int, executemany: bool, error: str) -> None:
-    ended = time.perf_counter()
+    run = getattr(dialect, name)
+    listeners = getattr(dialect.dispatch, name)
+    if entered:
+        recording.hooks += time.thread_time() - entered
+    started = time.perf_counter()
     try:
-        recording, site, started = context.__dict__.pop("_profilers_begun")
-        entered = time.thread_time() if recording.timed else 0.0
+        # Who handles the statement ends the chain of listeners, so the others are asked from here.
+        if len(listeners) == 1 or not any(other(*arguments) for other in listeners if other not in _OURS):
+            run(*arguments)
+    except BaseException as error:
+        _note(recording, site, started, context, arguments, type(error).__name__)
+        raise
+    _note(recording, site, started, context, arguments, "")
+    return True
+
+
+def _note(
+    recording: Recording,
+    site: Site | None,
+    started: float,
+    context: Any,
+    arguments: tuple[Any, ...],
+    error: str,
+) -> None:
+    ended = time.perf_counter()
+    entered = time.thread_time() if recording.timed else 0.0
+    try:
+        statement = arguments[1]
+        parameters = arguments[2] if len(arguments) == _WITH_PARAMETERS else None
+        executemany = context.executemany
         load = 0
         run = -1
         parent = expired = None
@@ -104,7 +137,7 @@ def _note(context: Any, statement: str, parameters: Any, rows: int, executemany:
             (
                 started,
                 ended,
-                rows,
+                -1 if error else arguments[0].rowcount,
                 0 if executemany else _hash(parameters, statement),
                 len(parameters) if parameters else 0,
                 site,
@@ -152,14 +185,26 @@ def _guarded(listener: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@_guarded
-def _commit(conn: Any) -> None:
-    _boundary("commit")
+def _watch(engine: Any) -> None:
+    """Note the ends of an engine's transactions; its events for them would slow each statement down."""
+    dialect = engine.dialect
+    with _preparing:
+        if "do_commit" not in dialect.__dict__:
+            dialect.do_rollback = _ending(dialect.do_rollback, "rollback")
+            dialect.do_commit = _ending(dialect.do_commit, "commit")
+    _time_pool(engine.pool)
 
 
-@_guarded
-def _rollback(conn: Any) -> None:
-    _boundary("rollback")
+def _ending(end: Callable[[Any], None], name: str) -> Callable[[Any], None]:
+    @_guarded
+    def note() -> None:
+        _boundary(name)
+
+    def end_transaction(dbapi_connection: Any) -> None:
+        end(dbapi_connection)
+        note()
+
+    return end_transaction
 
 
 def _boundary(name: str) -> None:
@@ -180,17 +225,20 @@ def _before_flush(session: Any, flush_context: Any, instances: Any) -> None:
 
 
 @_guarded
-def _engine_connect(conn: Any) -> None:
-    """Times an engine's pool from its first connection on."""
-    if "connect" not in conn.engine.pool.__dict__:
-        _time_pool(conn.engine)
-        _held_from(conn.connection.dbapi_connection, time.perf_counter())
+def _connect(dbapi_connection: Any, connection_record: Any) -> None:
+    """Times a pool from its first connection on."""
+    pool = getattr(connection_record, "_ConnectionRecord__pool", None)
+    if pool is not None and _time_pool(pool):
+        _held_from(dbapi_connection, time.perf_counter())
 
 
-@_guarded
-def _time_pool(engine: Any) -> None:
-    """There is no event before a connection is taken from the pool, so its `connect` is wrapped."""
-    engine.pool.connect = _timed(engine.pool.connect)
+def _time_pool(pool: Any) -> bool:
+    """There is no event before a connection is taken from a pool, so its `connect` is wrapped, once."""
+    with _preparing:
+        if "connect" in pool.__dict__:
+            return False
+        pool.connect = _timed(pool.connect)
+        return True
 
 
 def _held_from(dbapi_connection: Any, taken: float) -> None:
@@ -255,35 +303,27 @@ def _failed() -> None:
         log.error("collecting failed %d times and is switched off", _failures)
 
 
+_OURS = frozenset({_do_execute, _do_executemany, _do_execute_no_params})
+_WITH_PARAMETERS = 4
+
 _LISTENERS: dict[Need, tuple[tuple[Any, str, Callable[..., object]], ...]] = {
     "statements": (
-        (Engine, "before_cursor_execute", _before_cursor_execute),
-        (Engine, "after_cursor_execute", _after_cursor_execute),
-        (Engine, "handle_error", _handle_error),
+        (Engine, "do_execute", _do_execute),
+        (Engine, "do_executemany", _do_executemany),
+        (Engine, "do_execute_no_params", _do_execute_no_params),
     ),
-    "orm": (
-        (Engine, "commit", _commit),
-        (Engine, "rollback", _rollback),
-        (Session, "before_flush", _before_flush),
-    ),
-    "pool": (
-        (Engine, "commit", _commit),
-        (Engine, "rollback", _rollback),
-        (Engine, "engine_connect", _engine_connect),
-        (Engine, "engine_disposed", _time_pool),
-        (Pool, "checkin", _checkin),
-    ),
+    "orm": ((Session, "before_flush", _before_flush),),
+    "pool": ((Pool, "connect", _connect), (Pool, "checkin", _checkin)),
 }
 ALL: frozenset[Need] = frozenset(_LISTENERS)
-_installing = threading.Lock()
 
 
 def install(needs: frozenset[Need]) -> None:
     """Register the listeners, once per process; best before threads run SQL, as SQLAlchemy asks."""
-    with _installing:
+    with _preparing:
         for need, listeners in _LISTENERS.items():
             if need not in needs and (need != "statements" or not needs):
                 continue
             for target, name, listener in listeners:
                 if not event.contains(target, name, listener):
-                    event.listen(target, name, listener, retval=name == "before_cursor_execute")
+                    event.listen(target, name, listener)
