@@ -10,12 +10,15 @@ import hashlib
 import os
 import time
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profilers.location import Site, resolve
 from profilers.plugin import Need
 from profilers.profile import Profile, Statement
 from profilers.shapes import normalise
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 MAX_RECORDS = 2_000
 """Statements kept of one profile; of the rest only sums by line and statement are kept."""
@@ -83,37 +86,35 @@ class Sum:
 class Recording(Profile):
     """A profile that is being collected. `statements` are made of the records when they are first read."""
 
-    __slots__ = (
-        "_statements", "active", "begun", "boundaries", "dialect", "dropped", "endpoint", "finished",
-        "flushes", "held", "hooks", "needs", "notes", "outer", "overflow", "records", "timed", "whole_body",
-    )  # fmt: skip
+    endpoint = ""
+    """Flask's name of the view."""
+    environ: WSGIEnvironment = {}  # noqa: RUF012 - only ever replaced
+    """Of a request, while it runs."""
+    active: Any = None
+    """Which profilers run for it (`recording.Active`); None for a block."""
+    dialect: Any = None
+    """Only the statements of the engine that this dialect belongs to are collected; None for all."""
+    flushes = 0
+    finished = False
+    dropped = False
+    """Nobody wants it: nothing more is collected, and it is not handed on."""
+    whole_body = False
+    """The response's body was there before it was sent."""
+    timed = False
+    """Its own cost is measured, for the brake."""
+    hooks = 0.0
+    """CPU seconds spent in the profilers' hooks, when timed."""
 
     def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
         self.begun = time.perf_counter()
         self._statements: list[Statement] | None
         Profile.__init__(self, name, time.time(), kind=kind)
-        self.endpoint = ""
-        """Flask's name of the view."""
         self.records: list[Record] = []
         self.overflow: dict[tuple[Any, ...], Sum] = {}
         self.boundaries: list[tuple[float, str]] = []
         """When a transaction ended, and how: `commit` or `rollback`."""
-        self.flushes = 0
         self.held: dict[int, float] = {}
         self.outer = outer
-        self.dialect: Any = None
-        """Only the statements of the engine that this dialect belongs to are collected; None for all."""
-        self.finished = False
-        self.dropped = False
-        """Nobody wants it: nothing more is collected, and it is not handed on."""
-        self.whole_body = False
-        """The response's body was there before it was sent."""
-        self.active: Any = None
-        """Which profilers run for it (`recording.Active`); None for a block."""
-        self.timed = False
-        """Its own cost is measured, for the brake."""
-        self.hooks = 0.0
-        """CPU seconds spent in the profilers' hooks, when timed."""
         self.needs: frozenset[Need] = needs | outer.needs if outer else needs
         self.notes: dict[str, Any] = {}
         """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""

@@ -50,6 +50,7 @@ class Profilers:
         """What runs beside the requests; None while no profiler is enabled or on standby."""
         self.deliver: Callable[[Recording], None] = lambda recording: None
         """Takes each finished profile, in the thread of its request: must only put it aside."""
+        self._end: Callable[[], None] = lambda: None
         self._started = False
         if app is not None:
             self.init_app(app, profile)
@@ -79,15 +80,17 @@ class Profilers:
             call_hook(profiler, "on_app", app)
         self.worker = worker.Worker(app, self.profilers, self.activate)
         self.deliver = self.worker.put
-        routed = recording.route_early(self.worker.begin)
-        app.url_value_preprocessors.setdefault(None, []).insert(0, routed)
-        app.after_request_funcs.setdefault(None, []).insert(0, recording.note_response)
+        self._end = self.worker.end
+        # These methods rather than functions in `before_request` and `after_request`: Flask would look up
+        # proxies for those, and inspect whether they are coroutines, at each request.
         app.wsgi_app = self._around(app.wsgi_app, self.worker)  # type: ignore[method-assign, assignment]
+        app.preprocess_request = _routed(app.preprocess_request, recording.naming(self.worker.begin))  # type: ignore[method-assign]
+        app.process_response = _answered(app.process_response, recording.note_response)  # type: ignore[method-assign]
         os.register_at_fork(after_in_child=self._forked)
         installed.add(self)
 
     def _around(self, app: WSGIApplication, worker: Worker) -> WSGIApplication:
-        from profilers.recording import Body, record_request
+        from profilers.recording import record_request
 
         def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if not self._started:
@@ -95,23 +98,19 @@ class Profilers:
             active = self.active
             if active is not None and active.draw is not None:
                 active = active.draw()
-            body: Iterable[bytes] = ()
+            if active is not None:
+                return record_request(app, environ, start_response, active, self._finished)
             try:
-                if active is None:
-                    body = app(environ, start_response)
-                else:
-                    body = record_request(app, environ, start_response, active, self._finished)
+                return app(environ, start_response)
             finally:
-                if type(body) is not Body:
-                    worker.end()
-            return body
+                worker.end()
 
         return serve
 
     def _finished(self, recording: Recording) -> None:
-        if self.worker is not None:
-            self.worker.end()
-        self.deliver(recording)
+        self._end()
+        if not recording.dropped:
+            self.deliver(recording)
 
     def activate(self, active: Active | None) -> None:
         """Let these profilers run from the next request on; None stops them all."""
@@ -135,3 +134,20 @@ class Profilers:
             self.worker.close()
             for profiler in self.profilers:
                 call_hook(profiler, "on_worker_exit")
+
+
+def _routed(preprocess_request: Callable[..., Any], name_it: Callable[[], None]) -> Callable[..., Any]:
+    def named(*args: Any) -> Any:
+        name_it()
+        return preprocess_request(*args)
+
+    return named
+
+
+def _answered(process_response: Callable[..., Any], note: Callable[[Any], None]) -> Callable[..., Any]:
+    def noted(*args: Any) -> Any:
+        response = process_response(*args)
+        note(response)
+        return response
+
+    return noted

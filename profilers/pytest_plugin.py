@@ -29,7 +29,7 @@ import pytest
 from profilers import options, testing
 from profilers.collect import Recording
 from profilers.profile import Finding, Profile
-from profilers.recording import DEFAULT, Active, examine, note_response, record, record_request, route_early
+from profilers.recording import DEFAULT, Active, examine, naming, note_response, record, record_request
 from profilers.testing import baseline, lock_file
 
 MODES = ("off", "warn", "error")
@@ -131,10 +131,10 @@ class Suite:
         def profiled_call(app: flask.Flask, environ: Any, start_response: Any) -> Iterable[bytes]:
             return record_request(app.wsgi_app, environ, start_response, active, finished)
 
-        name_it = route_early(lambda name: None)
+        name_it = naming(lambda name: None)
 
         def routed(_app: flask.Flask) -> None:
-            name_it(None, None)
+            name_it()
 
         def noted(_app: flask.Flask, response: flask.Response) -> None:
             note_response(response)  # a test client does not close what it was answered

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from flask import Request, Response, current_app
+from flask import Response, current_app
 from flask import request as current_request
 
 from profilers import listeners, options
@@ -123,10 +123,10 @@ def record_request(
 ) -> Iterable[bytes]:
     """Call a WSGI app and profile what it does until its body is closed, the streaming of it included.
 
-    For a Flask app, `route_early` names the profile and `note_response` spares its body the watching.
+    For a Flask app, `naming` names the profile and `note_response` spares its body the watching.
 
     Args:
-        deliver: takes the finished profile in the request's thread, unexamined.
+        deliver: takes the finished profile in the request's thread, unexamined, be it `dropped` or not.
     """
     timed = next(_requests) % TIMED == 0
     entered = time.thread_time() if timed else 0.0
@@ -136,6 +136,7 @@ def record_request(
         outer = outer.outer
     recording = Recording(request_name(method), "request", active.needs, outer)
     recording.active = active
+    recording.environ = environ
     token = current.set(recording)
     for profiler in active.starters:
         call_hook(profiler, "on_start", recording)
@@ -156,10 +157,9 @@ def record_request(
         raise
     finally:
         current.reset(token)
-    if recording.dropped:
-        return iterable
     wrapper = environ.get("wsgi.file_wrapper")
-    if recording.whole_body or (isinstance(wrapper, type) and isinstance(iterable, wrapper)):
+    is_file = isinstance(wrapper, type) and isinstance(iterable, wrapper)
+    if recording.whole_body or recording.dropped or is_file:
         # Nothing is computed while it is sent; servers use sendfile if they get their own wrapper back.
         body.end()
         return iterable
@@ -171,46 +171,39 @@ def request_name(method: str, rule: object = None) -> str:
     return f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
 
 
-def routed(recording: Recording, request: Request) -> None:
-    """Name the recording after the rule that the request matched; forget it if nobody wants it."""
-    rule = request.url_rule
-    if rule is not None:
-        recording.endpoint = rule.endpoint
-        recording.name = request_name(request.method, rule.rule)
-    wants = recording.active.wants
-    if wants is not None and not wants(recording.name):
-        recording.dropped = True
+def naming(begin: Callable[[str], None]) -> Callable[[], None]:
+    """To be called once a request is routed: names its profile, or lets go of an unwanted one.
 
-
-def route_early(begin: Callable[[str], None]) -> Callable[[str | None, dict[str, Any] | None], None]:
-    """A `url_value_preprocessor`: names the profile before the view runs, and lets go of an unwanted one.
-
-    Flask calls it for every request that is routed, or found to have no route, and it costs less than a
-    `before_request` function. `begin` is told the name of every request, profiled or not.
+    `begin` is told the name of every request, profiled or not.
     """
 
-    def name_it(endpoint: str | None, view_args: dict[str, Any] | None) -> None:
-        request: Request = current_request._get_current_object()  # type: ignore[attr-defined]
+    def name_it() -> None:
         recording = current.get()
         if recording is None or recording.active is None:  # not profiled, or all it has around it is a block
-            begin(request_name(request.method, request.url_rule))
+            begin(request_name(current_request.method, current_request.url_rule))
             return
-        routed(recording, request)
+        # Werkzeug's key: asking Flask's `request` would cost as much as all the rest of this.
+        request = recording.environ.get("werkzeug.request") or current_request
+        rule = request.url_rule
+        if rule is not None:
+            recording.endpoint = rule.endpoint
+            recording.name = request_name(request.method, rule.rule)
         begin(recording.name)
-        if recording.dropped:
+        wants = recording.active.wants
+        if wants is not None and not wants(recording.name):
+            recording.dropped = True
             current.set(recording.outer)
 
     return name_it
 
 
-def note_response(response: Response) -> Response:
-    """An `after_request` function: a body that is there already needs no watching while it is sent."""
+def note_response(response: Response) -> None:
+    """To be called with the response: a body that is there already is not watched while it is sent."""
     recording = current.get()
     if recording is not None:
         # The page of an error arrives as an iterator, although nothing of it is still to be computed.
         is_error_page = response.status_code >= 400 and response.content_length is not None
         recording.whole_body = response.is_sequence or is_error_page
-    return response
 
 
 class Body:
@@ -267,12 +260,11 @@ class Body:
         recording = self._recording
         if recording.finished:
             return
+        recording.environ = {}
         entered = time.thread_time() if recording.timed else 0.0
         for profiler in self._finishers:
             call_hook(profiler, "on_finish", recording)
         recording.finish()
-        if recording.dropped:
-            return
         if recording.timed:
             recording.hooks += time.thread_time() - entered
         try:

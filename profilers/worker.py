@@ -130,6 +130,13 @@ class Worker:
         self.brake = _brake(app)
         self.slots = _slots(app, self.store)
         self.writer = Writer(self.store, self._examine, (self._note, self._look, self._say))
+        self.put: Callable[[Profile], None] = self.writer.put
+        """Take a finished profile, unexamined."""
+        slots = self.slots
+        self.begin: Callable[[str], None] = slots.begin if slots is not None else lambda name: None
+        """A request to this endpoint begins in this thread."""
+        self.end: Callable[[], None] = slots.end if slots is not None else lambda: None
+        """The request of this thread has ended."""
         self._app = app
         self._configured = Switch(tuple(profiler.name for profiler in profilers), sample=_sample(app))
         self._profilers = {profiler.name: profiler for profiler in profilers}
@@ -146,20 +153,6 @@ class Worker:
         if self.slots is not None:
             self.slots.claim()
         self.writer.start()
-
-    def begin(self, name: str) -> None:
-        """A request to this endpoint begins in this thread."""
-        if self.slots is not None:
-            self.slots.begin(name)
-
-    def end(self) -> None:
-        """The request of this thread has ended."""
-        if self.slots is not None:
-            self.slots.end()
-
-    def put(self, profile: Profile) -> None:
-        """Take a finished profile, unexamined."""
-        self.writer.put(profile)
 
     def abort(self) -> None:
         """The server gave this process up: what was finished is written, what runs has timed out."""
