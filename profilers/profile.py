@@ -7,6 +7,7 @@ the reports draw it; none of them needs to know how the others work.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -113,6 +114,10 @@ class Profile:
     def statement_count(self) -> int:
         """How many statements ran, kept or not."""
         return len(self.statements) + self.left_out
+
+    def costs(self) -> Iterable[tuple[str, float, int]]:
+        """Shape, seconds and rows of each kept statement."""
+        return [(each.shape, each.duration, each.rows) for each in self.statements]
 
     def to_json(self) -> dict[str, Any]:
         """The profile as JSON types; `from_json` is its inverse."""

@@ -178,7 +178,7 @@ class Batch:
         rows, database = self._add_statements(slot, endpoint, profile)
         database = profile.timings.get("database", database)
         failed = profile.status >= 500 or profile.outcome != "finished"
-        count = len(profile.statements) + profile.left_out
+        count = profile.statement_count
 
         sums = self.endpoints[slot, endpoint]
         duration = profile.duration
@@ -216,26 +216,21 @@ class Batch:
         """Sum up the statements; returns their rows and their seconds."""
         all_rows = 0
         database = 0.0
-        if profile.statements:
+        if profile.statement_count:
             shapes = self.statements[slot, endpoint]
             get = shapes.get
-            for item in profile.statements:
-                shape = item.shape
-                duration = item.duration
-                rows = item.rows
-                if rows < 0:
-                    rows = 0
-                all_rows += rows
+            for shape, duration, rows in profile.costs():
                 database += duration
                 sums = get(shape)
                 if sums is None:
-                    shapes[shape] = [1, duration, duration, rows]
-                else:
-                    sums[0] += 1
-                    sums[1] += duration
-                    if duration > sums[2]:
-                        sums[2] = duration
+                    sums = shapes[shape] = [0, 0.0, 0.0, 0]
+                sums[0] += 1
+                sums[1] += duration
+                if duration > sums[2]:
+                    sums[2] = duration
+                if rows > 0:
                     sums[3] += rows
+                    all_rows += rows
         return all_rows, database
 
     def _add_findings(self, slot: int, endpoint: int, profile: Profile) -> None:
