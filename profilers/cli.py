@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import functools
 import os
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask.cli import ScriptInfo
 
 from profilers import comparison, options, reports, switches
+from profilers.profile import Profile
 from profilers.reports import text
+from profilers.reports.units import visible
 from profilers.store import Period, Store, StoreError, default_folder, open_store
 from profilers.switches import ALL, SwitchError, parse_seconds, parse_share
 from profilers.worker import store_of
+
+if TYPE_CHECKING:
+    from profilers.call_stack import Format
 
 FORMATS = ("text", "json", "md", "html", "sarif", "speedscope")
 
@@ -31,8 +37,10 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (StoreError, SwitchError, comparison.ComparisonError) as error:
+        except (StoreError, SwitchError, comparison.ComparisonError, OSError) as error:
             raise click.ClickException(str(error)) from None
+        except sqlite3.Error as error:
+            raise click.ClickException(f"the store cannot be read: {error}") from None
 
 
 @click.group(cls=Group)
@@ -53,13 +61,25 @@ def _store(context: click.Context) -> Store:
     return store_of(script.load_app())
 
 
-def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+def _existing(store: Store) -> Store:
+    """The store, if it is there: a question must not create one where a path was mistyped."""
+    path = store.database.path
+    if path is not None and not path.exists():
+        raise StoreError(
+            f"there is no profile store at {path}: start the app with FLASK_PROFILE=queries,nplusone and "
+            "send it a request, or name another with --store"
+        )
+    return store
+
+
+def _command(name: str, *, creates: bool = False) -> Callable[[Callable[..., None]], click.Command]:
     """A command that is given the store first."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def with_store(*_: Any, **arguments: Any) -> None:
-            function(_store(click.get_current_context()), **arguments)
+            store = _store(click.get_current_context())
+            function(store if creates else _existing(store), **arguments)
 
         return profile.command(name)(with_store)
 
@@ -79,25 +99,44 @@ def _period(function: Callable[..., None]) -> Callable[..., None]:
     return with_period
 
 
+def _nothing(period: Period) -> str:
+    return text.EMPTY if period == Period() else text.NOTHING
+
+
 @_command("list")
 @_period
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
 def list_profiles(store: Store, period: Period, limit: int) -> None:
     """The newest profiles, one line each."""
     rows = store.profiles(period, limit=limit)
-    click.echo(text.profiles(rows) if rows else text.EMPTY)
+    click.echo(text.profiles(rows) if rows else _nothing(period))
 
 
 @_command("show")
 @click.argument("profile_id", metavar="ID")
-def show(store: Store, profile_id: str) -> None:
+@click.option(
+    "--call-stack",
+    type=click.Choice(["text", "html", "speedscope"]),
+    help="Draw what pyinstrument saw instead.",
+)
+def show(store: Store, profile_id: str, call_stack: Format | None) -> None:
     """One profile with its statements and findings."""
     found = store.profile(profile_id)
     if found is None:
-        raise click.ClickException(
-            f"there is no profile {profile_id}, or it was kept as a line of `list` only"
-        )
-    click.echo(text.profile(found))
+        raise click.ClickException(f"there is no profile {profile_id}: `list` shows those that are kept")
+    click.echo(text.profile(found) if call_stack is None else _call_stack(found, call_stack))
+
+
+def _call_stack(found: Profile, form: Format) -> str:
+    seen = found.sections.get("pyinstrument", {})
+    if "skipped" in seen or not seen:
+        reason = seen.get("skipped", "the profiler `pyinstrument` was off, or the request too fast")
+        raise click.ClickException(f"{found.id} has no call stack: {reason}")
+    try:
+        from profilers.call_stack import render
+    except ImportError as error:
+        raise click.ClickException(f"{error}: pip install 'flask-profilers[pyinstrument]'") from None
+    return visible(render(seen, form)) if form == "text" else render(seen, form)
 
 
 @_command("endpoints")
@@ -105,7 +144,7 @@ def show(store: Store, profile_id: str) -> None:
 def endpoints(store: Store, period: Period) -> None:
     """Requests, times, statements and findings by endpoint."""
     rows = store.endpoints(period)
-    click.echo(text.endpoints(rows) if rows else text.EMPTY)
+    click.echo(text.endpoints(rows) if rows else _nothing(period))
 
 
 @_command("findings")
@@ -142,8 +181,12 @@ def report(store: Store, period: Period, name: str, output: Path | None) -> None
 @click.argument("after", metavar="B")
 @click.option("--fail-on", multiple=True, type=click.Choice(["new-findings", "more-statements"]))
 def compare(before: str, after: str, fail_on: tuple[str, ...]) -> None:
-    """Two stores (folders, files or URLs): statements, rows, time by endpoint, new and gone findings."""
-    compared = comparison.compare(open_store(before), open_store(after))
+    """Two stores (folders, files or URLs), A before and B after.
+
+    By endpoint: statements and rows of a request, its time with a 95 % interval; new and gone findings.
+    """
+    stores = _existing(open_store(before)), _existing(open_store(after))
+    compared = comparison.compare(*stores, where=(before, after))
     click.echo(comparison.render(compared))
     broken = [what for what in fail_on if comparison.FAILURES[what](compared)]
     if broken:
@@ -155,9 +198,10 @@ def compare(before: str, after: str, fail_on: tuple[str, ...]) -> None:
 def clear(store: Store) -> None:
     """Forget all profiles."""
     store.clear()
+    click.echo(f"forgot all profiles of {store.database}", err=True)
 
 
-@_command("on")
+@_command("on", creates=True)
 @click.argument("profilers", nargs=-1)
 @click.option("--endpoint", default=ALL, metavar="NAME", help="Only this one, such as 'GET /services*'.")
 @click.option("--sample", default="100%", show_default=True, help="Share of the requests: 5% or 0.05.")
@@ -170,7 +214,7 @@ def turn_on(store: Store, profilers: tuple[str, ...], endpoint: str, sample: str
     _say_status(store)
 
 
-@_command("off")
+@_command("off", creates=True)
 @click.argument("profilers", nargs=-1)
 @click.option("--for", "duration", help="How long; until `on` when left out.")
 def turn_off(store: Store, profilers: tuple[str, ...], duration: str | None) -> None:
@@ -192,8 +236,8 @@ def _say_status(store: Store) -> None:
     found = switches.status(store)
     for switch in found.switches.on:
         click.echo(
-            f"on: {', '.join(switch.profilers)} for {switch.endpoint}, {switch.sample:.3g} of the requests, "
-            f"{switch.until - now:.0f} s to go"
+            f"on: {', '.join(switch.profilers)} for {switch.endpoint}, "
+            f"{_percent(switch.sample)} of the requests, {switch.until - now:.0f} s to go"
         )
     for name, until in found.switches.off.items():
         left = "until turned on" if until is None else f"{until - now:.0f} s to go"
@@ -203,7 +247,15 @@ def _say_status(store: Store) -> None:
     for worker in found.workers:
         click.echo(
             f"worker {worker.host}:{worker.pid}: profilers take {worker.cost:.1%} of a request, "
-            f"{worker.sampling:.3g} of the requests are profiled, {worker.left_out} profiles left out"
+            f"{_percent(worker.sampling)} of the chosen requests are profiled, "
+            f"{worker.left_out} profiles left out"
         )
     if not found.workers:
-        click.echo("no worker has been seen in the last 30 s")
+        click.echo(
+            "no worker has been seen in the last 30 s: workers listen when the app was started with "
+            "FLASK_PROFILE=standby, or with the name of a profiler"
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

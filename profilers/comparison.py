@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from profilers.reports.units import plural
+from profilers.reports.units import plural, shortened
 from profilers.store import FindingRow, ProfileRow, Reader
 
 MOST = 400
@@ -63,6 +63,14 @@ class Comparison:
     new_findings: Sequence[FindingRow]
     gone_findings: Sequence[FindingRow]
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing differs that the profiles can show."""
+        return not (self.only_before or self.only_after or self.new_findings or self.gone_findings) and all(
+            d.statements[0] == d.statements[1] and d.rows[0] == d.rows[1] and d.time.verdict == "same"
+            for d in self.differences
+        )
+
 
 FAILURES: Mapping[str, Callable[[Comparison], bool]] = {
     "new-findings": lambda compared: bool(compared.new_findings),
@@ -78,13 +86,13 @@ class _Sample:
     rows: float
 
 
-def compare(before: Reader, after: Reader) -> Comparison:
-    """Compare two stores.
+def compare(before: Reader, after: Reader, where: tuple[object, object] = ("before", "after")) -> Comparison:
+    """Compare two stores; `where` they lie is for the message of an error.
 
     Raises:
         ComparisonError: one of them holds no profile.
     """
-    old, new = _samples(before, "A"), _samples(after, "B")
+    old, new = _samples(before, f"A ({where[0]})"), _samples(after, f"B ({where[1]})")
     known = {row.fingerprint: row for row in before.findings()}
     found = {row.fingerprint: row for row in after.findings()}
     return Comparison(
@@ -121,17 +129,20 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> Interval:
 def render(compared: Comparison) -> str:
     """The comparison for a terminal."""
     lines = [
-        f"{d.name}: {d.statements[0]:.3g} -> {d.statements[1]:.3g} statements, "
+        f"{shortened(d.name, 300)}: {d.statements[0]:.3g} -> {d.statements[1]:.3g} statements, "
         f"{d.rows[0]:.3g} -> {d.rows[1]:.3g} rows, time x {d.time.ratio:.2f} "
         f"({d.time.low:.2f} to {d.time.high:.2f}): {d.time.verdict}"
         for d in compared.differences
     ]
-    lines += [f"{name}: only in A" for name in compared.only_before]
-    lines += [f"{name}: only in B" for name in compared.only_after]
-    lines += [f"new finding: {row.finding.message}" for row in compared.new_findings]
-    lines += [f"gone: {row.finding.cause} {row.finding.subject}" for row in compared.gone_findings]
+    lines += [f"{shortened(name, 300)}: only in A" for name in compared.only_before]
+    lines += [f"{shortened(name, 300)}: only in B" for name in compared.only_after]
+    lines += [f"new finding: {shortened(row.finding.message, 2000)}" for row in compared.new_findings]
+    lines += [
+        f"gone: {row.finding.cause.replace('_', ' ')} {shortened(row.finding.subject, 300)}"
+        for row in compared.gone_findings
+    ]
     new, gone = len(compared.new_findings), len(compared.gone_findings)
-    lines.append(f"{plural(new, 'new finding')}, {gone} gone")
+    lines.append("nothing changed" if compared.unchanged else f"{plural(new, 'new finding')}, {gone} gone")
     return "\n".join(lines)
 
 

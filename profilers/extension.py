@@ -72,7 +72,7 @@ class Profilers:
 
     def _hook_in(self, app: Flask, *, everything: bool) -> None:
         # Imported only now: an app whose profilers are off imports none of this.
-        from profilers import listeners, location, recording, worker
+        from profilers import listeners, location, recording, server_timing, worker
 
         location.add_root(app.root_path)
         listeners.install(listeners.ALL if everything else recording.Active(self.profilers).needs)
@@ -80,6 +80,7 @@ class Profilers:
             call_hook(profiler, "on_app", app)
         self.worker = worker.Worker(app, self.profilers, self.activate)
         self.deliver = self.worker.put
+        server_timing.install(app)
         self._end = self.worker.end
         # These methods rather than functions in `before_request` and `after_request`: Flask would look up
         # proxies for those, and inspect whether they are coroutines, at each request.

@@ -2,6 +2,7 @@
 
     pytest --nplusone=error                      every N+1 of a test fails it
     pytest --nplusone=error --nplusone-baseline=nplusone.json --nplusone-baseline-update
+    pytest --nplusone=warn --nplusone-sarif=nplusone.sarif
     pytest --queries-lock=check                  statements by route against queries.lock
 
     @pytest.mark.max_queries(3)
@@ -30,6 +31,7 @@ from profilers import options, testing
 from profilers.collect import Recording
 from profilers.profile import Finding, Profile
 from profilers.recording import DEFAULT, Active, examine, naming, note_response, record, record_request
+from profilers.reports import sarif
 from profilers.testing import baseline, lock_file
 
 MODES = ("off", "warn", "error")
@@ -45,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--nplusone", choices=MODES, help="what an N+1 in any test does (ini: nplusone)")
     group.addoption("--nplusone-baseline", metavar="FILE", help="known N+1s that are let pass (ini as well)")
     group.addoption("--nplusone-baseline-update", action="store_true", help="write what this run saw to it")
+    group.addoption("--nplusone-sarif", metavar="FILE", help="write this run's N+1s as SARIF 2.1.0")
     group.addoption("--queries-lock", choices=("check", "update"), help="statements by route and the lock")
     parser.addini("nplusone", "off, warn or error: what an N+1 in any test does", default="off")
     parser.addini("nplusone_baseline", "file of known N+1s that are let pass", default="")
@@ -89,6 +92,7 @@ class Suite:
         self.update_baseline: bool = config.getoption("nplusone_baseline_update")
         if self.update_baseline and self.baseline is None:
             raise pytest.UsageError("--nplusone-baseline-update needs --nplusone-baseline=FILE")
+        self.sarif = _file(config, config.getoption("nplusone_sarif"))
         self.lock = _file(config, config.getini("queries_lock"))
         self.lock_mode: str | None = config.getoption("queries_lock")
         try:
@@ -113,7 +117,7 @@ class Suite:
                 asked.enter_context(_failing(testing.max_queries(*marker.args, **marker.kwargs)))
             if item.get_closest_marker("no_n_plus_one"):
                 asked.enter_context(_failing(testing.no_n_plus_one()))
-            if self.mode == "off" and not self.lock_mode:
+            if self.mode == "off" and not self.lock_mode and not self.sarif:
                 return (yield)
             with self._watched(item):
                 result = yield
@@ -190,6 +194,10 @@ class Suite:
             return
         if self.baseline and self.update_baseline:
             baseline.write(self.baseline, self.findings.values())
+        if self.sarif:
+            found = sorted(self.findings.values(), key=lambda finding: finding.fingerprint)
+            self.sarif.parent.mkdir(parents=True, exist_ok=True)
+            self.sarif.write_text(sarif.render_findings(found) + "\n", encoding="utf-8")
         seen = lock_file.merge(self.routes)
         if self.lock and self.lock_mode == "update":
             lock_file.write(self.lock, self.locked, seen)
@@ -224,5 +232,5 @@ def _failing(check: AbstractContextManager[Profile]) -> Iterator[None]:
         pytest.fail(str(error), pytrace=False)
 
 
-def _file(config: pytest.Config, name: str) -> Path | None:
+def _file(config: pytest.Config, name: str | None) -> Path | None:
     return config.rootpath / name if name else None

@@ -7,7 +7,7 @@ from importlib.resources import files
 from jinja2 import Environment
 
 from profilers.reports import Report
-from profilers.reports.units import moment, plural, seconds, share
+from profilers.reports.units import moment, plural, seconds, share, visible
 
 
 def render(report: Report) -> str:
@@ -16,4 +16,4 @@ def render(report: Report) -> str:
     environment.filters |= {"seconds": seconds, "moment": moment, "plural": plural}
     environment.globals["share"] = share
     source = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(report=report)
+    return visible(environment.from_string(source).render(report=report))

@@ -15,7 +15,7 @@ from profilers.reports import VERSION, Report
 
 def render(report: Report) -> str:
     """The report as JSON text."""
-    return json.dumps(as_json(report), indent=2, ensure_ascii=False)
+    return json.dumps(as_json(report), indent=2)
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def render_findings(findings: Iterable[Finding]) -> str:
         },
         "results": [_result(finding) for finding in listed],
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
 
 def _rule(finding: Finding) -> str:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 from profilers.profile import Profile
 from profilers.reports import Report
-from profilers.reports.units import moment, plural, seconds, share, shortened
+from profilers.reports.units import moment, plural, seconds, share, shortened, visible
 from profilers.store import EndpointRow, FindingRow, ProfileRow, StatementRow
 
+MOST = 1000
+"""Characters of a name or a finding's subject that are shown."""
+NOTHING = "Nothing that was profiled matches."
 EMPTY = "Nothing was profiled yet. Start the app with FLASK_PROFILE=queries,nplusone and send it requests."
 
 
@@ -65,6 +68,8 @@ def findings(rows: Sequence[FindingRow]) -> str:
 
 def statements(rows: Sequence[StatementRow]) -> str:
     """One line a statement shape."""
+    if not rows:
+        return "No statements."
     width = max(shutil.get_terminal_size().columns - 40, 60)
     header = ("statement", "calls", "total", "longest", "rows")
     return _table(
@@ -108,7 +113,7 @@ def profile(one: Profile) -> str:
     """One request with its statements and findings."""
     width = max(shutil.get_terminal_size().columns - 6, 74)
     lines = [
-        f"{one.name}  {one.outcome} {one.status or ''}".rstrip(),
+        f"{shortened(one.name, MOST)}  {one.outcome} {one.status or ''}".rstrip(),
         f"{moment(one.started_at)}, {seconds(one.duration)}, {plural(one.statement_count, 'statement')}, "
         f"worker {one.host}:{one.worker}, id {one.id}",
     ]
@@ -123,7 +128,7 @@ def profile(one: Profile) -> str:
     if one.left_out:
         lines.append(f"      and {one.left_out} more that were counted but not kept")
     lines += [f"\n{finding.message}" for finding in one.findings]
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _finding(row: FindingRow) -> str:
@@ -131,8 +136,8 @@ def _finding(row: FindingRow) -> str:
     lines = [
         f"{finding.cause.replace('_', ' ')}: {shortened(finding.subject, 100)}",
         f"  {plural(row.statements, 'statement')} in {plural(row.requests, 'request')} of "
-        f"{', '.join(row.endpoints)}, {seconds(row.duration)} in all; "
-        f"first seen {moment(row.first_seen)}, last {moment(row.last_seen)}, in {row.last_profile}",
+        f"{shortened(', '.join(row.endpoints), MOST)}, {seconds(row.duration)} in all; "
+        f"first seen {moment(row.first_seen)}, last {moment(row.last_seen)}; one of them: {row.last_profile}",
     ]
     if finding.origin:
         lines.append(f"  queried at {finding.origin}")
@@ -140,11 +145,12 @@ def _finding(row: FindingRow) -> str:
         lines.append(f"  caused at {finding.location}")
     if finding.fix:
         lines.append(f"  fix: {finding.fix}")
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width: the first to the left, numbers to the right."""
+    rows = [[shortened(cell, MOST) for cell in row] for row in rows]
     table = [header, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     numeric = [column > 0 and all(_is_number(row[column]) for row in rows) for column in range(len(header))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 
@@ -28,7 +29,17 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def visible(value: str) -> str:
+    """Without what a terminal obeys or a reader cannot see: control characters (escape sequences begin with
+    one), marks that turn the direction of writing and lone surrogates become `\\x1b`, `\\u202e`.
+    """
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def shortened(value: str, width: int) -> str:
     """On one line, with an ellipsis where it was cut."""
-    line = " ".join(value.split())
+    line = visible(" ".join(value.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
