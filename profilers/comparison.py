@@ -119,11 +119,14 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> Interval:
     """
     draw = random.Random(1).choices  # noqa: S311 - not a secret
     resampled = sorted(
-        median(draw(after, k=len(after))) / max(median(draw(before, k=len(before))), 1e-9)
-        for _ in range(DRAWS)
+        _middle(draw(after, k=len(after))) / _middle(draw(before, k=len(before))) for _ in range(DRAWS)
     )
     edge = int(DRAWS * (1 - LEVEL) / 2)
-    return Interval(median(after) / max(median(before), 1e-9), resampled[edge], resampled[-1 - edge])
+    return Interval(_middle(after) / _middle(before), resampled[edge], resampled[-1 - edge])
+
+
+def _middle(durations: Sequence[float]) -> float:
+    return max(median(durations), 1e-9)
 
 
 def render(compared: Comparison) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from profilers.profile import Finding, Location
 from profilers.reports import Report
@@ -61,10 +62,10 @@ def _result(finding: Finding) -> dict[str, Any]:
 
 def _location(place: Location) -> dict[str, Any]:
     path = PurePath(place.file)
-    uri = path.as_uri() if path.is_absolute() else path.as_posix()
+    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix(), errors="replace")
     return {
         "physicalLocation": {
-            "artifactLocation": {"uri": uri.replace("<", "%3C").replace(">", "%3E")},
+            "artifactLocation": {"uri": uri},
             "region": {"startLine": max(place.line, 1)},
         },
         "logicalLocations": [{"name": place.function, "kind": "function"}],
