@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.profilers.test_reports import check_sarif
+
 BLOG = Path(__file__).resolve().parents[2] / "examples/blog"
 LAZY = "select(Post).order_by(Post.title)"
 MENDED = "select(Post).options(joinedload(Post.author)).order_by(Post.title)"
@@ -233,3 +235,21 @@ def test_a_wrong_option_is_one_line(blog: pytest.Pytester, options: list[str], l
     result = run(blog, *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([line])
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize("mode", ["off", "warn", "error"])
+def test_the_suites_findings_are_written_as_sarif(
+    blog: pytest.Pytester, workers: tuple[str, ...], mode: str
+) -> None:
+    ran = run(blog, *workers, f"--nplusone={mode}", "--nplusone-sarif=out/found.sarif")
+    assert ran.ret == (1 if mode == "error" else 0)
+    (result,) = check_sarif(json.loads((blog.path / "out/found.sarif").read_text()))
+    code = (blog.path / "blog.py").read_text().splitlines()
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "blog.py"
+    assert LAZY in code[place["region"]["startLine"] - 1]
+
+    mend(blog, ".options(joinedload(Post.author))")
+    assert run(blog, *workers, "--nplusone-sarif=out/found.sarif").ret == 0
+    assert check_sarif(json.loads((blog.path / "out/found.sarif").read_text())) == []
