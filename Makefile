@@ -53,6 +53,10 @@ $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(TEST) ## Hold the running service to its OpenAPI document with schemathesis, 10 minutes (RUN_TIME=60)
+	@$(BIN)/python -m tests.fuzz $(or $(RUN_TIME),600)
+
 .venv-bench/bench.stamp: requirements/bench.txt setup.cfg
 	@echo "==> creating .venv-bench from requirements/bench.txt (locked, with hashes)"
 	@$(PYTHON) -m venv .venv-bench

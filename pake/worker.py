@@ -1,20 +1,30 @@
 """A Gunicorn worker that shares work fairly: a connection costs a thread only while it has something to say.
 
-Three changes to Gunicorn's gthread worker. It takes a new connection only when a thread is free for it, so
-that busy workers leave the rest to idle ones (gthread counts connections, 1000 by default, and hoards). The
-kernel hands over a connection only when its first bytes are there. And where it cannot, the connection waits
-for them in the poller, while gthread lets it hold a thread for seconds.
+It differs from Gunicorn's gthread worker in this. It takes a new connection only when a thread is free for
+it, so that busy workers leave the rest to idle ones (gthread counts connections, 1000 by default, and
+hoards). The kernel hands over a connection only when its first bytes are there. And where it cannot, the
+connection waits for them in the poller, while gthread lets it hold a thread for seconds.
+
+What is refused before it is a request of the app's (a malformed header, a line that is too long) is answered
+with a problem like all other errors, and not with Gunicorn's page, which repeats what was sent.
 """
 
 from __future__ import annotations
 
+import logging
+import secrets
 import selectors
 import socket
 import time
 from functools import partial
 from typing import Any
 
+from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from pake.errors import MEDIA_TYPE, Problem, body
+
+log = logging.getLogger("gunicorn.error")
 
 
 class Worker(ThreadWorker):
@@ -38,6 +48,7 @@ class Worker(ThreadWorker):
         for listener in self.sockets:
             if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_DEFER_ACCEPT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
+        util.write_error = refuse
         super().init_process()
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -56,3 +67,16 @@ class Worker(ThreadWorker):
         super()._cap_keepalive(deadline)  # type: ignore[misc]  # missing in types-gunicorn
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout or deadline, deadline)
+
+
+def refuse(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
+    """Answer what never became a request; in place of `gunicorn.util.write_error`."""
+    request_id = secrets.token_hex(16)
+    log.warning("refused with %d, request_id=%s: %s", status_int, request_id, reason)
+    content = body(Problem(status_int), request_id)
+    headers = (
+        f"Connection: close\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(content)}\r\n"
+        f"X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
+    )
+    head = f"HTTP/1.1 {status_int} {reason}\r\n{headers}\r\n"
+    util.write_nonblock(sock, head.encode() + content)

@@ -94,7 +94,7 @@ def _complete(operation: dict[str, Any], rule: str, role: Role | EllipsisType | 
         role: what it asks for; None is any account, an ellipsis no account at all.
     """
     responses = operation["responses"]
-    statuses = {int(status) for status in responses if int(status) >= 400} | {400, 500}
+    statuses = {int(status) for status in responses if int(status) >= 400} | {400, 414, 431, 500}
     if operation.get("parameters") or "requestBody" in operation:
         statuses.add(422)
     if "requestBody" in operation:

@@ -268,8 +268,32 @@ def test_a_cut_body_is_400_and_nothing_is_done(service: Server, framing: str) ->
 )
 def test_ambiguous_framing_is_400_and_closes(service: Server, headers: str) -> None:
     answer = send(service, post("/auth/register", "Content-Type: application/json\r\n" + headers, b"abc"))
-    assert answer.status == 400
+    assert_problem(answer, 400)
     assert answer.closed
+
+
+@pytest.mark.parametrize(
+    ("request_line", "header", "status"),
+    [
+        ("GET /SENTINEL HTTP/9.9", "", 400),
+        ("GET /SENTINEL", "", 400),
+        ("SENTINEL(/) / HTTP/1.1", "", 400),
+        ("GET / HTTP/1.1", "SENTINEL in the name: 1", 400),
+        ("GET / HTTP/1.1", "SENTINEL: a\0b", 400),
+        ("GET /SENTINEL" + "x" * 5000 + " HTTP/1.1", "", 414),
+        ("GET / HTTP/1.1", "SENTINEL: " + "x" * 9000, 431),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_request_is_refused_as_a_problem_and_not_repeated(
+    service: Server, request_line: str, header: str, status: int
+) -> None:
+    sent = f"{request_line}\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
+    answer = send(service, sent)
+    problem = assert_problem(answer, status)
+    assert b"SENTINEL" not in answer.body
+    assert answer.closed
+    assert problem["instance"] in service.log
 
 
 @pytest.mark.parametrize(
@@ -512,6 +536,31 @@ def test_passwords_are_never_logged(service: Server) -> None:
     assert "CANARY" not in service.log
     assert tokens["access_token"] not in service.log
     assert PASSWORD not in service.log
+
+
+@pytest.mark.parametrize("password", ["x" * 1025, "\U0001f600" * 300, "short", "quiet river"], ids=len)
+def test_a_password_that_is_too_long_or_too_short_is_422(service: Server, password: str) -> None:
+    problem = assert_problem(register(service, password=password), 422)
+    assert {error["field"] for error in problem["errors"]} == {"password"}
+
+
+@pytest.mark.parametrize(
+    "password",
+    [secrets.token_hex(512), "\U0001f980\U0001f30a \U0001f3d4 é" * 3, "  many  spaces  ", "justlettershere"],
+    ids=len,
+)
+def test_a_password_needs_length_and_nothing_else(service: Server, password: str) -> None:
+    name = new_name()
+    assert register(service, username=name, password=password).status_code == 201
+    assert sign_in(service, name, password).status_code == 200
+    assert_problem(sign_in(service, name, password[:-1]), 401)
+
+
+def test_a_common_password_and_the_own_name_are_refused(service: Server) -> None:
+    name = "somebody" + new_name()
+    for password in ("summer2026summer", name, name[::-1].upper()[::-1]):
+        assert_problem(register(service, username=name, password=password), 422)
+    assert_problem(sign_in(service, name), 401)
 
 
 @pytest.mark.parametrize("length", ["0", "-1", "14", "129", "1000000000", "abc", "", "20.5", "20&length=21"])
