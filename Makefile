@@ -39,6 +39,10 @@ run: $(RUN) ## Start the service on 127.0.0.1:8000 with database and demo data; 
 	    sh -c 'flask db upgrade && flask pake demo-data'; }
 	@exec $(BIN)/gunicorn
 
+.PHONY: profile-memory
+profile-memory: $(RUN) ## Does the running service leak, and where? (ARGS='--duration 60s --url 127.0.0.1:8000')
+	@$(BIN)/python -m profilers memory $(ARGS)
+
 SCENARIOS := smoke normal peak stress endurance
 .PHONY: $(SCENARIOS:%=perf-%)
 perf-smoke: ## Drive the service with 10 users for a minute: a table, a verdict, reports/smoke/
@@ -73,6 +77,10 @@ bench-queries bench-history: bench-%:
 .PHONY: bench-overhead
 bench-overhead: $(RUN) .venv-bench/bench.stamp ## What each profiler costs a request, others beside it (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.bench_overhead $(ARGS)
+
+.PHONY: bench-leaks
+bench-leaks: $(TEST) ## Planted leaks and their healthy twins under Gunicorn, and what the verdict says (20 minutes)
+	@$(BIN)/python -m tests.profilers.leaks.load $(ARGS)
 
 # The profilers promise SQLAlchemy 2.0 as well: the same environment with its newest 2.0 on top.
 .venv-sa20/test.stamp: requirements/test.txt setup.cfg

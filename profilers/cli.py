@@ -225,6 +225,50 @@ def turn_off(store: Store, profilers: tuple[str, ...], duration: str | None) -> 
     _say_status(store)
 
 
+@profile.command("memory")
+@click.option("--duration", default="300s", show_default=True, help="How long: 30s, 10m or 2h.")
+@click.option("--interval", default="30s", show_default=True, help="Time between two snapshots of a worker.")
+@click.option(
+    "--frames", default=10, show_default=True, type=click.IntRange(1, 100), help="Of each traceback."
+)
+@click.option("--pid", type=int, help="Only this worker, or the workers of this Gunicorn.")
+@click.option("--url", help="Only the service that listens there, on this machine.")
+@click.option("--stored", is_flag=True, help="Judge what the store has of the last day; measure nothing.")
+@click.option("--compare", nargs=2, type=click.Path(path_type=Path), metavar="A B", help="Two written runs.")
+@click.option("--fail-on-leak", is_flag=True, help="End with status 1 if it leaks.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The JSON to write.")
+@click.pass_context
+def memory(
+    context: click.Context,
+    /,
+    duration: str,
+    interval: str,
+    compare: tuple[Path, Path] | None,
+    stored: bool,
+    fail_on_leak: bool,
+    **choice: Any,
+) -> None:
+    """Does it leak, where? Trace all workers of the running service for a time, under its own load."""
+    try:
+        from profilers.memory import commands, service, watch
+    except ImportError as error:
+        raise click.ClickException(f"{error}: pip install 'flask-profilers[memory]'") from None
+    seconds, every = parse_seconds(duration), parse_seconds(interval)
+    if min(seconds, every) < 1:
+        raise click.UsageError("--duration and --interval: expected a second at least")
+    try:
+        if compare:
+            commands.compare(*compare)
+            return
+        by_process = not context.meta["profilers.store"] and (choice["pid"] or choice["url"])
+        store = None if by_process else _store(context)
+        leaks = commands.measure(store, duration=seconds, interval=every, judge_stored=stored, **choice)
+    except (service.ServiceError, watch.RunError) as error:
+        raise click.ClickException(str(error)) from None
+    if leaks and fail_on_leak:
+        raise click.exceptions.Exit(1)
+
+
 @_command("status")
 def status(store: Store) -> None:
     """What was switched at run time, and what the workers say of themselves."""

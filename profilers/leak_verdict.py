@@ -2,10 +2,10 @@
 
 Each worker is judged from its warm-up to its end, a recycled one anew, and the workers are pooled:
 
-- the **slope** in bytes per request is Theil-Sen's, with its 95 % interval: single outliers do not move it;
-- that there is a **trend** at all is Mann-Kendall's (Kendall's tau against time), pooled by Stouffer's method;
-- and the **floor** must have risen in every part of the run: its lowest points, so that neither a sawtooth nor
-  one late step nor a cache that fills up and stops is taken for a leak.
+- the **slope** in bytes per request is Theil-Sen's, with its 95 % interval: outliers do not move it;
+- the **trend** is tried by Mann-Kendall (Kendall's tau against time), pooled by Stouffer's method;
+- and the **floor**, its lowest points, must have risen in every part of the run, so that neither a sawtooth
+  nor one late step nor a cache that fills up and stops is taken for a leak.
 
 The answer is *leak*, *no leak*, or *not enough data* with the time that is missing. Nothing here reads a file
 or a clock.
@@ -42,6 +42,8 @@ SIGNIFICANT = 0.01
 EVEN = 0.2
 """Of the mean rise of the floor, that each part must have risen at least."""
 CONFIDENCE = 0.95
+SHOWS = 3.0
+"""Times the noise of the process, that growth of Python's memory must be to show in it."""
 CLEARLY = 10.0
 """Difference in the information criterion that is strong evidence (Kass and Raftery 1995)."""
 
@@ -156,17 +158,17 @@ def judge(samples: Sequence[MemorySample], lines: Sequence[LineGrowth] = ()) -> 
     measures = (PYTHON, BLOCKS, PROCESS) if tracing else (BLOCKS, PROCESS)
     growths = {measure.name: pooled(warm, measure) for measure in measures}
     main = PYTHON if tracing else BLOCKS
-    answer, kind, reason = _decide(growths, bool(tracing))
+    answer, kind, reason = _decide(growths, len(warm), tracing=bool(tracing))
     decisive = PROCESS if kind == "native" or growths[main.name].answer != answer else main
     if kind == "python" and not tracing:
         decisive = PROCESS  # blocks have no bytes
     growth = growths[decisive.name]
     workers = tuple(WorkerGrowth(life[0].host, life[0].pid, pooled([life], decisive)) for life in warm)
     if answer != "leak":
-        more = _more_seconds(growth) if answer == "not enough data" else 0.0
+        more = _more_seconds(growths, len(warm)) if answer == "not enough data" else 0.0
         bounds = (growth.slope, growth.low, growth.high)
         return Verdict(answer, "", reason, *bounds, seconds_more=more, workers=workers, growths=growths)
-    routes = attribute(warm, main if kind == "python" and tracing else decisive)
+    routes = _agreed(warm, main if kind == "python" and tracing else decisive)
     grown = tuple(lines) if kind == "python" else ()
     return Verdict(
         answer,
@@ -277,6 +279,15 @@ def attribute(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> tupl
     return tuple(sorted(grown, key=lambda route: -route.share))
 
 
+def _agreed(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> tuple[RouteGrowth, ...]:
+    """The attribution over all workers; from the process's pages only if no worker contradicts it alone."""
+    routes = attribute(lives, measure)
+    if measure is not PROCESS:
+        return routes
+    alone = [found[0].route for life in lives if (found := attribute([life], measure))]
+    return routes if routes and set(alone) <= {routes[0].route} else ()
+
+
 def _explained(columns: Array, values: Array) -> tuple[float, Array]:
     """How badly these columns explain the values (the criterion, less is better), and their slopes, >= 0."""
     scale = np.linalg.norm(columns, axis=0)
@@ -296,7 +307,7 @@ def _explained(columns: Array, values: Array) -> tuple[float, Array]:
     return 2 * len(values) * np.log(error) + len(fitted.x) * np.log(len(values)), fitted.x / scale
 
 
-def _decide(growths: dict[str, Growth], tracing: bool) -> tuple[Answer, Kind, str]:
+def _decide(growths: dict[str, Growth], workers: int, *, tracing: bool) -> tuple[Answer, Kind, str]:
     process, blocks = growths[PROCESS.name], growths[BLOCKS.name]
     if not tracing:
         if blocks.answer == "leak":
@@ -317,12 +328,15 @@ def _decide(growths: dict[str, Growth], tracing: bool) -> tuple[Answer, Kind, st
     if python.answer == "leak":
         if "leak" in (blocks.answer, process.answer):
             return "leak", "python", "Python's memory grew evenly, through the whole run."
-        if blocks.answer == process.answer == "no leak":
+        shows = python.slope * python.requests > SHOWS * PROCESS.noise * workers
+        if blocks.answer == process.answer == "no leak" and shows:
             return "no leak", "", (
                 "What was allocated since tracing began grew, the number of objects and the process did not: "
                 "old objects were replaced by new ones."
             )  # fmt: skip
-        return "not enough data", "", "Python's memory grew, the process did not yet."
+        return "not enough data", "", (
+            "Large objects grew, by less than the process's own ups and downs: they may have replaced others."
+        )  # fmt: skip
     if process.answer == "leak" and process.low > 2 * max(python.slope, 0.0):
         return "leak", "native", (
             "The process grew, Python's memory did not: native code that does not free, or fragmentation. "
@@ -393,9 +407,13 @@ def _missing_seconds(lives: Sequence[Sequence[MemorySample]]) -> float:
     return max(10.0, min(missing)) if missing else 60.0
 
 
-def _more_seconds(growth: Growth) -> float:
-    """As long again: an even growth shows itself, one that ends has ended."""
-    return max(30.0, growth.seconds / (1 - WARM_UP))
+def _more_seconds(growths: dict[str, Growth], workers: int) -> float:
+    """As long again: an even growth shows itself, one that ends has ended. Or until the process shows it."""
+    process, python = growths[PROCESS.name], growths.get(PYTHON.name)
+    seconds = process.seconds / (1 - WARM_UP)
+    if python is not None and python.answer == "leak":
+        seconds *= SHOWS * PROCESS.noise * workers / (python.slope * python.requests) - 1
+    return max(30.0, seconds)
 
 
 def _too_little(lives: Sequence[Sequence[MemorySample]]) -> str:

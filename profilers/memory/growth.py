@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from profilers.leak_verdict import WARM_UP, LineGrowth
-from profilers.memory.snapshots import Frame, Snapshot, route_of
+from profilers.memory.snapshots import Frame, Snapshot, View, route_of
 
 STEADY = 0.6
 """Share of the intervals in which a line must have grown, to be taken for a place that leaks."""
@@ -23,7 +23,7 @@ def grown_lines(snapshots: Iterable[Snapshot]) -> list[LineGrowth]:
         by_process[snapshot.host, snapshot.pid, snapshot.born].append(snapshot)
     grown: defaultdict[tuple[Frame, ...], _Sum] = defaultdict(_Sum)
     requests = 0
-    views = ()
+    views: tuple[View, ...] = ()
     for taken in by_process.values():
         judged = taken[round(len(taken) * WARM_UP) :] if len(taken) > 3 else taken
         if len(judged) < 2:

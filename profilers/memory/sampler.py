@@ -67,7 +67,7 @@ class Sampler:
         self._taken = 0
         self._always = (
             Tracing(
-                f"always-{os.getpid()}-{time.time():.0f}",
+                f"always-{os.getppid()}",
                 float("inf"),
                 options.frames,
                 options.snapshot_every,
@@ -127,12 +127,13 @@ class Sampler:
         if (before and before.id) == (wanted and wanted.id):
             self._tracing = wanted
             return
-        if before is not None and self._owns_tracing:
-            tracemalloc.stop()
         if before is not None:
-            # So that those who wait for it see at once that it is off.
+            if not self._stop.is_set():
+                self._guard(self._snapshot)
+            if self._owns_tracing:
+                tracemalloc.stop()
             self._tracing = None
-            self._guard(self._sample)
+            self._guard(self._sample)  # so that whoever waits for it sees at once that it is off
         if wanted is not None:
             self._owns_tracing = not tracemalloc.is_tracing()
             if self._owns_tracing:
@@ -173,15 +174,13 @@ class Sampler:
         if self._collect_seconds > COLLECT_SHARE[self._tracing is not None] * self._every:
             self._collect_seconds *= 0.8  # to be tried again some time
             return
-        self._collections.ours = True
         began = time.perf_counter()
-        gc.collect()
+        self._collections.collect()
         self._collect_seconds = time.perf_counter() - began
-        self._collections.ours = False
 
     def _snapshot(self) -> None:
         assert self._tracing is not None
-        gc.collect()
+        self._collections.collect()
         statistics, left_out_bytes, left_out_blocks = statistics_of(tracemalloc.take_snapshot())
         snapshot = Snapshot(
             at=time.time(),
@@ -236,14 +235,19 @@ class Collections:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.longest = 0.0
-        self.ours = False
-        """A collection that the sampler asked for is not the app's."""
         self._began = 0.0
+        self._ours = False
 
     def __call__(self, phase: str, info: dict[str, Any]) -> None:
         if phase == "start":
             self._began = time.perf_counter()
-        elif not self.ours:
+        elif not self._ours:
             seconds = time.perf_counter() - self._began
             self.seconds += seconds
             self.longest = max(self.longest, seconds)
+
+    def collect(self) -> None:
+        """Collect garbage now, which is not the app's doing and not counted."""
+        self._ours = True
+        gc.collect()
+        self._ours = False
