@@ -43,6 +43,13 @@ run: $(RUN) ## Start the service on 127.0.0.1:8000 with database and demo data; 
 profile-memory: $(RUN) ## Does the running service leak, and where? (ARGS='--duration 60s --url 127.0.0.1:8000')
 	@$(BIN)/python -m profilers memory $(ARGS)
 
+.PHONY: memray-run memray-flamegraph memray-stats
+memray-run: $(RUN) ## Start the service with every allocation tracked in each worker; Ctrl-C stops all
+memray-flamegraph: $(RUN) ## What the workers held at their peak, as one flame graph
+memray-stats: $(RUN) ## Sizes, allocators and the largest places, over all workers
+memray-run memray-flamegraph memray-stats: memray-%:
+	@$(BIN)/python -m profilers memray $* $(ARGS)
+
 SCENARIOS := smoke normal peak stress endurance
 .PHONY: $(SCENARIOS:%=perf-%)
 perf-smoke: ## Drive the service with 10 users for a minute: a table, a verdict, reports/smoke/

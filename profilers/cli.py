@@ -269,6 +269,63 @@ def memory(
         raise click.exceptions.Exit(1)
 
 
+@profile.group("memray", cls=Group)
+def memray() -> None:
+    """Every allocation of every worker, native ones too; reports over all workers."""
+    try:
+        import memray  # noqa: F401
+    except ImportError:
+        raise click.ClickException("memray is not installed: pip install 'flask-profilers[memray]'") from None
+
+
+@memray.command("run", context_settings={"ignore_unknown_options": True})
+@click.option("--native", is_flag=True, help="Follow the stacks of native code as well.")
+@click.option("--for", "duration", default="5m", show_default=True, help="How long to track: 30s, 10m or 2h.")
+@click.option(
+    "--megabytes", default=200, show_default=True, type=click.IntRange(1), help="Of a worker's file."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def memray_run(
+    context: click.Context, /, native: bool, duration: str, megabytes: int, command: tuple[str, ...]
+) -> None:
+    """Start the service (`gunicorn`, or COMMAND after --) with a tracker in each worker."""
+    from profilers import allocation_commands
+
+    status = allocation_commands.run(
+        _store(context), command or ("gunicorn",), native=native, seconds=parse_seconds(duration),
+        megabytes=megabytes,
+    )  # fmt: skip
+    raise click.exceptions.Exit(status)
+
+
+def _memray_report(kind: str, text: str) -> None:
+    @memray.command(kind, help=text)
+    @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+    @click.option(
+        "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page to write."
+    )
+    @click.pass_context
+    def command(context: click.Context, /, folder: Path | None, output: Path | None) -> None:
+        from profilers import allocation_commands
+        from profilers.allocation_reports import CaptureError
+
+        try:
+            allocation_commands.report(_store(context), kind, folder, output)
+        except CaptureError as error:
+            raise click.ClickException(str(error)) from None
+
+
+for _kind, _text in {
+    "flamegraph": "What was held at the peak, as memray's flame graph.",
+    "table": "The same as memray's table.",
+    "tree": "The same as a tree in the terminal.",
+    "stats": "Sizes, allocators and the largest places.",
+    "leaks": "What was still held when tracking ended, by line.",
+}.items():
+    _memray_report(_kind, _text + " Of FOLDER, a run; the newest by default.")
+
+
 @_command("status")
 def status(store: Store) -> None:
     """What was switched at run time, and what the workers say of themselves."""

@@ -42,6 +42,11 @@ SIGNIFICANT = 0.01
 EVEN = 0.2
 """Of the mean rise of the floor, that each part must have risen at least."""
 CONFIDENCE = 0.95
+CONFIRMED = 0.3
+"""Share of the growth of Python's memory that the process, or the number of objects, must show as well: what
+is new to tracemalloc may only have replaced what was there before it was switched on."""
+BLOCK_BYTES = 48
+"""A small object's size, low."""
 SHOWS = 3.0
 """Times the noise of the process, that growth of Python's memory must be to show in it."""
 CLEARLY = 10.0
@@ -227,7 +232,7 @@ def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
     late = float(rises[PARTS // 2 :].sum())
     tolerated = max(measure.noise * len(lives), measure.least * late_requests)
     answer: Answer
-    if chance < SIGNIFICANT and low > 0 and slope >= measure.least and even and late > tolerated / 2:
+    if chance < SIGNIFICANT and low > 0 and slope >= measure.least and even and late > tolerated:
         answer = "leak"
     elif late <= tolerated or (chance > 0.05 and low <= 0):
         answer = "no leak"
@@ -326,7 +331,8 @@ def _decide(growths: dict[str, Growth], workers: int, *, tracing: bool) -> tuple
         return "no leak", "", "Neither Python's objects nor the process went on growing."
     python = growths[PYTHON.name]
     if python.answer == "leak":
-        if "leak" in (blocks.answer, process.answer):
+        others = max(process.low, blocks.low * BLOCK_BYTES)
+        if "leak" in (blocks.answer, process.answer) or others > CONFIRMED * python.slope:
             return "leak", "python", "Python's memory grew evenly, through the whole run."
         shows = python.slope * python.requests > SHOWS * PROCESS.noise * workers
         if blocks.answer == process.answer == "no leak" and shows:
@@ -337,7 +343,7 @@ def _decide(growths: dict[str, Growth], workers: int, *, tracing: bool) -> tuple
         return "not enough data", "", (
             "Large objects grew, by less than the process's own ups and downs: they may have replaced others."
         )  # fmt: skip
-    if process.answer == "leak" and process.low > 2 * max(python.slope, 0.0):
+    if process.answer == "leak" and python.answer == "no leak":
         return "leak", "native", (
             "The process grew, Python's memory did not: native code that does not free, or fragmentation. "
             "Next: `python -m profilers memray run --native`, then `leaks`; if memray shows nothing, "

@@ -78,7 +78,7 @@ seen: dict[str, dict[str, str]] = {}
 
 
 def dict_by_request() -> None:
-    seen[f"request-{next(numbers)}"] = {f"header-{number}": f"{number}" * 40 for number in range(20)}
+    seen[f"request-{next(numbers)}"] = {f"header-{number}": f"{number}" * 40 for number in range(100)}
 
 
 def listener_per_request() -> None:
@@ -98,7 +98,7 @@ def open_session() -> None:
 
 
 def native() -> None:
-    libc.memset(libc.malloc(8000), 1, 8000)
+    libc.memset(libc.malloc(16_000), 1, 16_000)
 
 
 # Healthy twins.
