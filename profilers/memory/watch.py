@@ -101,7 +101,7 @@ def watch(
     samples = _of_family(store.memory(Period(since=started)), run, progress.expected if pid else None)
     if not samples:
         raise ServiceError(
-            "no worker answered: is `pip install 'flask-profilers[memory]'` missing where the service runs?"
+            f"no worker answered in {seconds:g} s: is `pip install 'flask-profilers[memory]'` missing there?"
         )
     taken = [one for one in read_snapshots(folder, run.id) if not pid or one.pid in progress.expected]
     return evaluate(samples, taken)

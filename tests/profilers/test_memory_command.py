@@ -135,16 +135,17 @@ def test_by_pid_only_the_workers_of_that_process_are_measured(healthy):
     one = healthy.workers()[0]
     output = healthy.folder / "one.json"
     measuring = command(
-        healthy, "--duration", "4s", "--interval", "2s", "--pid", str(one), "--output", str(output)
+        healthy, "--duration", "8s", "--interval", "2s", "--pid", str(one), "--output", str(output)
     )
-    measuring.communicate(timeout=60)
+    _, progress = measuring.communicate(timeout=60)
+    assert measuring.returncode == 0, progress
     assert {sample["pid"] for sample in json.loads(output.read_text())["samples"]} == {one}
 
 
 def test_by_url_the_service_and_its_store_are_found(healthy):
     output = healthy.folder / "by-url.json"
     done = subprocess.run(
-        [sys.executable, "-m", "profilers", "memory", "--duration", "4s", "--interval", "2s",
+        [sys.executable, "-m", "profilers", "memory", "--duration", "8s", "--interval", "2s",
          "--url", healthy.url, "--output", str(output)],
         env={name: value for name, value in environment().items() if name != "FLASK_PROFILE_STORE"},
         capture_output=True, text=True, check=False, timeout=60,
@@ -191,5 +192,5 @@ def test_a_service_without_profilers_on_is_switched_on_from_standby(tmp_path):
     with shop(tmp_path / "shop", "module_list", FLASK_PROFILE="standby") as server, Load(server):
         time.sleep(1)
         assert not last_samples(server)
-        found, _ = measure(server, 6, 2)
+        found, _ = measure(server, 10, 2)
         assert {sample["pid"] for sample in found["samples"]} == set(server.workers())
