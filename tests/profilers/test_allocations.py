@@ -96,8 +96,7 @@ def test_at_its_size_limit_a_tracker_stops_and_says_so(tmp_path, caplog):
     kept: list[bytearray] = []
 
     def stopped() -> bool:
-        for number in range(20_000):
-            kept.append(bytearray(600 + number % 50))
+        kept.extend(bytearray(600 + number % 50) for number in range(20_000))
         kept.clear()
         return "its file reached PROFILE_MEMRAY_MEGABYTES=1" in caplog.text
 
