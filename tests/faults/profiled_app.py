@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -23,6 +24,20 @@ def work(number: int) -> str:
         for value in range(2):
             connection.execute(sa.text("SELECT :value"), {"value": value})
     return str(os.getpid())
+
+
+@app.get("/stream/<int:rows>")
+def stream(rows: int) -> Iterator[str]:
+    """One statement before the body, and one for each line of it, while it streams."""
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT 'before'"))
+
+    def lines() -> Iterator[str]:
+        with engine.connect() as connection:
+            for number in range(rows):
+                yield f"{connection.scalar(sa.text('SELECT :number'), {'number': number})}\n"
+
+    return lines()
 
 
 @app.get("/sleep")

@@ -85,6 +85,17 @@ def test_four_workers_under_load_keep_every_request_exactly_once(tmp_path):
     assert lost(store) == []
 
 
+def test_statements_that_run_while_the_body_streams_are_counted(tmp_path):
+    with served(tmp_path, "--workers", "2", "--threads", "2") as (server, store):
+        with ThreadPoolExecutor(4) as clients:
+            answers = list(clients.map(lambda rows: server.get(f"/stream/{rows}"), [0, 1, 10, 100]))
+        assert [len(answer.text.splitlines()) for answer in answers] == [0, 1, 10, 100]
+        assert {answer.headers["Transfer-Encoding"] for answer in answers} == {"chunked"}
+        wait_for(lambda: len(store.profiles()) >= 5)
+    streamed = [row.statements for row in store.profiles() if row.name == "GET /stream/<int:rows>"]
+    assert sorted(streamed) == [1, 2, 11, 101]
+
+
 def test_preloaded_workers_have_a_writer_each(tmp_path):
     with served(tmp_path, "--workers", "2", "--preload") as (server, store):
         answered = Counter(worker for worker, _ in drive(server, 50))
