@@ -62,6 +62,7 @@ $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 
 .PHONY: test
 test: $(TEST) ## Run the whole test suite on real PostgreSQL
+	@rm -rf *.egg-info
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 .PHONY: fuzz
