@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
+from typing import Protocol
 
 from profilers.reports.units import plural, shortened
-from profilers.store import FindingRow, ProfileRow, Reader
+from profilers.store import FindingRow, ProfileRow
 
 MOST = 400
 """Profiles of an endpoint that are compared, the newest: the interval is narrow enough by then."""
@@ -24,6 +25,16 @@ LEVEL = 0.95
 
 class ComparisonError(Exception):
     """There is nothing to compare; the message is one line."""
+
+
+class Compared(Protocol):
+    """The part of a `Reader` that is compared."""
+
+    def profiles(self, *, limit: int) -> Sequence[ProfileRow]:
+        """Newest first."""
+
+    def findings(self) -> Sequence[FindingRow]:
+        """Most time lost first."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,9 @@ class _Sample:
     rows: float
 
 
-def compare(before: Reader, after: Reader, where: tuple[object, object] = ("before", "after")) -> Comparison:
+def compare(
+    before: Compared, after: Compared, where: tuple[object, object] = ("before", "after")
+) -> Comparison:
     """Compare two stores; `where` they lie is for the message of an error.
 
     Raises:
@@ -149,7 +162,7 @@ def render(compared: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _samples(reader: Reader, label: str) -> dict[str, _Sample]:
+def _samples(reader: Compared, label: str) -> dict[str, _Sample]:
     rows = reader.profiles(limit=100_000)
     if not rows:
         raise ComparisonError(f"{label} holds no profile")

@@ -64,11 +64,16 @@ class Profilers:
         """
         app.extensions["profilers"] = self
         names = options.enabled_names(app.config) if profile is None else options.split_names(profile)
-        if names:
+        console = options.flag("PROFILE_CONSOLE", app.config)
+        if names or console:
             self.profilers = tuple(
                 options.create(name, app.config) for name in names if name != options.STANDBY
             )
-            self._hook_in(app, everything=options.STANDBY in names)
+            self._hook_in(app, everything=console or options.STANDBY in names)
+        if console and self.worker is not None:
+            from profilers.console import mount
+
+            mount(app, self.worker, self.start_worker)
 
     def _hook_in(self, app: Flask, *, everything: bool) -> None:
         # Imported only now: an app whose profilers are off imports none of this.

@@ -39,6 +39,16 @@ def setting(key: str, config: Mapping[str, Any]) -> Any:
     return os.environ.get(f"FLASK_{key}", config.get(key))
 
 
+def flag(key: str, config: Mapping[str, Any], default: bool = False) -> bool:
+    """A setting that is true or false; the default when nothing is set.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    value = setting(key, config)
+    return default if value in (None, "") else bool(parse(key, value, bool))
+
+
 def enabled_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The names in `PROFILE`, `standby` among them, each once and in order."""
     return split_names(setting("PROFILE", config) or ())

@@ -78,13 +78,19 @@ def install(app: Flask) -> None:
     app.after_request_funcs.setdefault(None, []).insert(0, add_header)
 
 
-def timing(recording: Recording) -> str:
-    """The header's value for a request that has not ended: durations in milliseconds."""
+def seen_so_far(recording: Recording) -> Recording:
+    """A request that has not ended as it would be if it ended now, with the findings of `EXAMINERS`."""
     seen = copy.copy(recording)
     seen.findings, seen.sections = [], {}
     seen.timings, seen.counters = dict(recording.timings), dict(recording.counters)
     active: Active = recording.active
     examine(seen, (each for each in active.profilers_of(seen.name) if each.name in EXAMINERS))
+    return seen
+
+
+def timing(recording: Recording) -> str:
+    """The header's value for a request that has not ended: durations in milliseconds."""
+    seen = seen_so_far(recording)
     statements = plural(seen.statement_count, "statement")
     total = time.perf_counter() - recording.begun
     return ", ".join(

@@ -141,6 +141,7 @@ class Worker:
         self._configured = Switch(tuple(profiler.name for profiler in profilers), sample=_sample(app))
         self._profilers = {profiler.name: profiler for profiler in profilers}
         self._running = set(self._profilers)
+        self.configured = self._configured.profilers
         self._refused: set[str] = set()
         self._activate = activate
         self._state = Switches()

@@ -38,6 +38,9 @@ REQUESTS = 64
 LINE_SECONDS = 0.8
 """Requests that have run for longer have their line noted, twice a second."""
 
+GONE_SECONDS = 5.0
+"""Workers give a sign of life twice a second; one that was silent for so long serves nothing any more."""
+
 # A request's name and, last, when it started: written in that order, so that a note cut short says nothing.
 _REQUEST = struct.Struct("<d200sd")
 _NOTED, _STARTED = 0, _REQUEST.size - 8
@@ -51,6 +54,17 @@ _TIME = struct.Struct("<d")
 
 Locate = Callable[[FrameType], Location | None]
 """The innermost line of the project on a stack."""
+
+
+class Running(NamedTuple):
+    """A request that a worker of this host is serving."""
+
+    pid: int
+    name: str
+    started: float
+    """Seconds since the epoch."""
+    location: Location | None
+    """Where it was at the last look; None when it has not run for long."""
 
 
 class _Running(NamedTuple):
@@ -184,6 +198,23 @@ class WorkerSlots:
                     self._unlock(part)
         return found
 
+    def running(self) -> list[Running]:
+        """What the living workers serve at this moment, the longest first."""
+        found = []
+        for part in range(WORKERS):
+            pid, seen, _, _ = self._header(part)
+            if not pid or time.time() - seen > GONE_SECONDS:
+                continue
+            for slot in range(part * _PART + _SLOT, (part + 1) * _PART, _SLOT):
+                noted, name, started = _REQUEST.unpack_from(self._map, slot)
+                if started:
+                    found.append(Running(pid, _text(name), started, self._place(slot) if noted else None))
+        return sorted(found, key=lambda each: each.started)
+
+    def _place(self, slot: int) -> Location | None:
+        _, line, file, function = _LINE.unpack_from(self._map, slot + _REQUEST.size)
+        return Location(_text(file), line, _text(function)) if file[0] else None
+
     def _requests_of(self, part: int) -> Iterator[Profile]:
         pid, seen, timed_out_at, timed_out = self._header(part)
         # A death that is found at once has just happened; otherwise the last sign of life is nearest to it.
@@ -202,9 +233,8 @@ class WorkerSlots:
             )
             place = None
             if noted:
-                memory, line, file, function = _LINE.unpack_from(self._map, slot + _REQUEST.size)
-                place = Location(_text(file), line, _text(function)) if file[0] else None
-                profile.counters["rss"] = memory
+                place = self._place(slot)
+                (profile.counters["rss"], *_) = _LINE.unpack_from(self._map, slot + _REQUEST.size)
             profile.findings.append(_finding(profile, place))
             yield profile
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -81,19 +82,30 @@ class Answers:
                 return
             after = (page[-1].started_at, page[-1].id)
 
-    def endpoints(self, period: Period = Period()) -> Sequence[EndpointRow]:
-        """Most total time first."""
+    def endpoints(self, period: Period = Period(), *, points: int = 0) -> Sequence[EndpointRow]:
+        """Most total time first; with `points`, each with its requests in so many parts of the period."""
         sums: defaultdict[int, Sums] = defaultdict(Sums)
+        trends: defaultdict[int, list[int]] = defaultdict(lambda: [0] * points)
         with self._reading() as connection:
             where, parameters = _about_slots(connection, period)
-            query = f"SELECT endpoint_id, body FROM endpoint_slot s {where}"
-            for endpoint, body in connection.execute(query, parameters):
+            query = f"SELECT endpoint_id, body, slot FROM endpoint_slot s {where} ORDER BY slot"
+            found = connection.execute(query, parameters).fetchall()
+            first = period.since if period.since is not None else (found[0][2] if found else 0)
+            span = (time.time() if period.until is None else period.until) - first
+            for endpoint, body, slot in found:
+                before = sums[endpoint].requests
                 sums[endpoint].merge(body)
+                if points:
+                    part = int((slot - first) / max(span, 1) * points)
+                    trends[endpoint][min(max(part, 0), points - 1)] += sums[endpoint].requests - before
             names = dict(connection.execute("SELECT id, text FROM endpoint").fetchall())
             query = f"""SELECT endpoint_id, count(DISTINCT finding_id)
                           FROM finding_slot s {where} GROUP BY endpoint_id"""
             findings = dict(connection.execute(query, parameters).fetchall())
-        rows = [_endpoint_row(names[key], found, findings.get(key, 0)) for key, found in sums.items()]
+        rows = [
+            _endpoint_row(names[key], found, findings.get(key, 0), tuple(trends[key]))
+            for key, found in sums.items()
+        ]
         return sorted(rows, key=lambda row: (-row.timings["total"], row.name))
 
     def findings(self, period: Period = Period()) -> Sequence[FindingRow]:
@@ -186,7 +198,7 @@ class Answers:
             connection.close()
 
 
-def _endpoint_row(name: str, sums: Sums, findings: int) -> EndpointRow:
+def _endpoint_row(name: str, sums: Sums, findings: int, trend: tuple[int, ...]) -> EndpointRow:
     def duration(share: float) -> float:
         value = duration_value(percentile_bucket(sums.durations, share))
         return min(max(value, sums.shortest), sums.longest)
@@ -206,6 +218,7 @@ def _endpoint_row(name: str, sums: Sums, findings: int) -> EndpointRow:
         timings={**sums.timings, "total": sums.duration},
         findings=findings,
         errors=sums.errors,
+        trend=trend,
     )
 
 

@@ -94,6 +94,8 @@ class EndpointRow:
     """Distinct findings."""
     errors: int
     """Answers of 500 and above, and requests that raised or were killed."""
+    trend: tuple[int, ...] = ()
+    """Requests in equal parts of the period, oldest first, when they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,8 @@ class Reader(Protocol):
     def every_profile(self, period: Period = Period()) -> Iterator[Profile]:
         """All profiles of the period, oldest first, one at a time."""
 
-    def endpoints(self, period: Period = Period()) -> Sequence[EndpointRow]:
-        """Most total time first."""
+    def endpoints(self, period: Period = Period(), *, points: int = 0) -> Sequence[EndpointRow]:
+        """Most total time first; with `points`, each with its requests in so many parts of the period."""
 
     def findings(self, period: Period = Period()) -> Sequence[FindingRow]:
         """Most time lost first."""
