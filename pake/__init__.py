@@ -52,6 +52,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         SQLALCHEMY_DATABASE_URI=url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
         PROFILE_STORE=str(settings.instance_path.resolve() / "profiles"),
+        PROFILE_CONSOLE=settings.flask_profile_console,
+        PROFILE_CONSOLE_TOKEN=settings.console_token,
         PROFILE_QUERIES_MAX_STATEMENTS=settings.max_queries_per_request,
         PROFILE_SLOW_QUERIES_THRESHOLD_MS=settings.slow_query_threshold_ms,
         **limiter_config(settings),

@@ -139,6 +139,14 @@ class Settings(BaseSettings):
     flask_profile: Names = Field(
         (), description="Profilers to switch on, comma-separated. See `flask profile list`."
     )
+    flask_profile_console: bool = Field(
+        False, description="The profilers' web console at `/__profilers__/`, for those who have its token."
+    )
+    flask_profile_console_token: SecretStr | None = Field(
+        None,
+        description="Token of the console, at least 16 characters. Unset: generated into "
+        "`INSTANCE_PATH/profiles/console-token`, mode 0600.",
+    )
     sql_echo: bool = Field(False, description="Log every statement.")
     sql_log_level: Level = Field("WARNING", description="Level of the logger `sqlalchemy.engine`.")
     slow_query_threshold_ms: float = Field(1000, ge=0, description="A statement that takes longer is slow.")
@@ -156,6 +164,12 @@ class Settings(BaseSettings):
         """The profilers to run: those of `FLASK_PROFILE`, and those that do what other settings ask for."""
         asked = {"queries": True, "slow-queries": self.log_slow_queries, "nplusone": self.detect_n_plus_1}
         return (*self.flask_profile, *(name for name, wanted in asked.items() if wanted))
+
+    @property
+    def console_token(self) -> str:
+        """The console's token; empty when none is set."""
+        token = self.flask_profile_console_token
+        return token.get_secret_value() if token else ""
 
     @field_validator("allowed_hosts", "flask_profile", mode="before")
     @classmethod
@@ -243,7 +257,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(lines)) from None
 
 
-_SECRET = {"database_url", "secret_key", "redis_url"}
+_SECRET = {"database_url", "secret_key", "redis_url", "flask_profile_console_token"}
 
 
 def _mistake(entry: Any) -> str:

@@ -18,6 +18,7 @@ import click
 from flask.cli import ScriptInfo
 
 from profilers import comparison, options, reports, switches
+from profilers.console import capture
 from profilers.profile import Profile
 from profilers.reports import text
 from profilers.reports.units import visible
@@ -37,7 +38,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (StoreError, SwitchError, comparison.ComparisonError, OSError) as error:
+        except (StoreError, SwitchError, comparison.ComparisonError, capture.CaptureError, OSError) as error:
             raise click.ClickException(str(error)) from None
         except sqlite3.Error as error:
             raise click.ClickException(f"the store cannot be read: {error}") from None
@@ -191,6 +192,17 @@ def compare(before: str, after: str, fail_on: tuple[str, ...]) -> None:
     broken = [what for what in fail_on if comparison.FAILURES[what](compared)]
     if broken:
         raise click.ClickException(f"{' and '.join(broken)}: see above")
+
+
+@profile.command("view")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--before", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Compare with.")
+@click.option("--port", default=0, help="Of 127.0.0.1; any free one when left out.")
+def view(file: Path, before: Path | None, port: int) -> None:
+    """Open a capture that the console saved, without the app it was saved from. Ctrl-C ends it."""
+    from profilers.console.viewer import serve
+
+    serve(file, before, port)
 
 
 @_command("clear")

@@ -2,8 +2,8 @@
 
 FLASK_PROFILE=queries,nplusone,slow-queries,pyinstrument FLASK_PROFILE_CONSOLE=1 flask --app shop run --debug
 
-Then look at the pages of the shop, and at /__profilers__/. SHOP_DATABASE_URL names a PostgreSQL database; without
-it the shop is in memory.
+Then look at /customers, /orders and /report, and at /__profilers__/. SHOP_DATABASE_URL names a PostgreSQL
+database; without it the shop is in memory.
 """
 
 import math

@@ -2,8 +2,8 @@
 
     FLASK_PROFILE=queries,nplusone FLASK_PROFILE_CONSOLE=1 flask run
 
-It stands beside the app rather than in it: a small WSGI app of its own, in front of the app's. None of the app's
-hooks, error pages and headers touch it, no profiler sees it, and looking at it changes none of its figures.
+It stands in front of the app, not in it: a small WSGI app of its own. None of the hooks, error
+pages and headers of the app touch it, no profiler sees it, and looking at it changes none of its figures.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     curl -OJ -H "X-Profile-Token: …" 'http://127.0.0.1:8000/__profilers__/capture.json?last=1h'
     python -m profilers view capture-20261123-183005.json
 
-A file may come from anybody, so each member is checked against the type of the record that it becomes; nothing
-in it is ever run, imported or unpickled.
+A file may come from anybody, so each member is checked against the type of the record that it becomes;
+nothing in it is ever run, imported or unpickled.
 """
 
 from __future__ import annotations

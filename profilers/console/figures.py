@@ -165,8 +165,12 @@ def flame(section: dict[str, Any]) -> Flame | None:
             node = parents[node]
     if not root.seconds:
         return None
+    # The server's frames above the app call nothing else: the last of them is enough.
+    top = root
+    while len(top.below) == 1 and (only := next(iter(top.below.values()))).own == 0 and len(only.below) == 1:
+        top = only
     drawn: list[Frame] = []
-    _place(root, 0.0, 0, root.seconds, drawn)
+    _place(top, 0.0, 0, root.seconds, drawn)
     drawn = sorted(drawn, key=lambda frame: -frame.width)[:MOST_FRAMES]
     hottest = sorted({id(frame): frame for frame in chain}.values(), key=lambda frame: -frame.own)[:8]
     return Flame(
@@ -178,7 +182,6 @@ def flame(section: dict[str, Any]) -> Flame | None:
 
 
 def _place(frame: Frame, x: float, depth: int, whole: float, drawn: list[Frame]) -> None:
-    # Callers that call nothing else are one on top of the other: they are as wide as what they call.
     for child in sorted(frame.below.values(), key=lambda each: -each.seconds):
         child.x, child.width, child.depth = x, child.seconds / whole * WIDTH, depth
         if child.width >= THINNEST:

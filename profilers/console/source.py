@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def excerpt(root: Path | None, place: Location | None) -> Sequence[Line]:
         except (OSError, ValueError):
             continue
         first = max(place.line - 1 - AROUND, 0)
-        shown = lines[first : place.line + AROUND]
+        shown = textwrap.dedent("\n".join(lines[first : place.line + AROUND])).split("\n")
         return [
             Line(number, text[:240], number == place.line) for number, text in enumerate(shown, first + 1)
         ]
