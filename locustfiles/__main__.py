@@ -19,9 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from locustfiles import gate, profiled, report, service
+from locustfiles import gate, memory, profiled, report, service
 from locustfiles.environment import ACCOUNTS, RESULTS
 from locustfiles.gate import Run
+from locustfiles.memory import Memory
 from locustfiles.profiled import Profiled
 from locustfiles.scenarios import SCENARIOS, Scenario
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder: Path = (options.output or service.ROOT / "reports" / scenario.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        run, seen, facts = _drive(scenario, folder, options)
+        run, seen, held, facts = _drive(scenario, folder, options)
     except service.ServiceError as error:
         print(f"no run: {error}", file=sys.stderr)
         return 2
@@ -49,10 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("no verdict: interrupted; what was started is stopped", file=sys.stderr)
         return 2
     verdict = gate.judge(run, scenario)
-    summary = report.as_json(run, verdict, scenario, seen, facts)
+    if held.curves:
+        (folder / "memory.svg").write_text(memory.chart(held), encoding="utf-8")
+    summary = report.as_json(run, verdict, scenario, seen, held, facts)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    (folder / "summary.md").write_text(report.markdown(run, verdict, scenario, seen, facts), encoding="utf-8")
-    print(report.terminal(run, verdict, scenario, seen))
+    (folder / "summary.md").write_text(
+        report.markdown(run, verdict, scenario, seen, held, facts), encoding="utf-8"
+    )
+    print(report.terminal(run, verdict, scenario, seen, held))
     print(f"report: {os.path.relpath(folder)}/ (summary.md, summary.json, locust.html, server.log)")
     return 0 if verdict.passed else 1
 
@@ -99,21 +104,30 @@ def _scenario(options: argparse.Namespace) -> Scenario:
 
 def _drive(
     scenario: Scenario, folder: Path, options: argparse.Namespace
-) -> tuple[Run, Profiled, dict[str, Any]]:
+) -> tuple[Run, Profiled, Memory, dict[str, Any]]:
     if options.host is not None:
         running = service.Service(options.host)
-        return _locust(scenario, running, options.accounts.resolve(), folder), Profiled(), _facts(running)
+        run = _locust(scenario, running, options.accounts.resolve(), folder)
+        return run, Profiled(), Memory(), _facts(running)
     count = max(2, round(scenario.users * ACCOUNTS_PER_USER))
+    profilers, settings = service.PROFILERS, {}
+    if scenario.memory:
+        profilers, settings = f"{profilers},{memory.NAME}", memory.settings(scenario.run_time)
     _say("starting the service with a database of its own")
-    with service.started(folder / "instance") as running:
+    with service.started(folder / "instance", profilers, **settings) as running:
         _say(f"adding {options.services} services and {count} accounts")
         running.flask("demo-data", "--services", str(options.services))
         with service.accounts(running, folder / "accounts.json", users=count, admins=count) as accounts:
             run = _locust(scenario, running, accounts, folder)
         if not running.environment["FLASK_PROFILE"]:
-            return run, Profiled(), _facts(running)
+            return run, Profiled(), Memory(), _facts(running)
         time.sleep(PROFILES_WRITTEN_SECONDS)
-        return run, profiled.read(running, [route.name for route in run.routes]), _facts(running)
+        seen = profiled.read(running, [route.name for route in run.routes])
+        held = Memory()
+        if memory.NAME in running.environment["FLASK_PROFILE"].split(","):
+            held = memory.read(running, folder / "memory.json")
+            run = dataclasses.replace(run, memory=held.answer)
+        return run, seen, held, _facts(running)
 
 
 def _locust(scenario: Scenario, running: service.Service, accounts: Path, folder: Path) -> Run:

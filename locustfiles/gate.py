@@ -42,6 +42,8 @@ class Run:
     """What went wrong, most frequent first: `GET /services: status 500, expected 200 (12 times)`."""
     died: str = ""
     """Why the service or the generator ended before the run did; empty when both lived."""
+    memory: str = ""
+    """What the memory profiler says: `leak`, `no leak`, `not enough data`; empty when it was not asked."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,10 @@ class Verdict:
 
 def judge(run: Run, scenario: Scenario) -> Verdict:
     """Hold a run against its scenario."""
-    return Verdict((*_overall(run, scenario), *(check for r in run.routes for check in _route(r, scenario))))
+    checks = [*_overall(run, scenario), *(check for r in run.routes for check in _route(r, scenario))]
+    if run.memory:
+        checks.append(Check("the run", "no leak", run.memory, run.memory != "leak"))
+    return Verdict(tuple(checks))
 
 
 def _overall(run: Run, scenario: Scenario) -> list[Check]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from locustfiles.gate import Measured, Run, Verdict
+from locustfiles.memory import Memory
 from locustfiles.profiled import Profiled, ProfiledRoute
 from locustfiles.scenarios import Scenario
 
@@ -16,7 +17,7 @@ PROFILED_COLUMNS = ("route", "profiled", "statements p50", "max", "database")
 NOTE = "Times in milliseconds, percentiles to half a percent."
 
 
-def terminal(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled) -> str:
+def terminal(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, held: Memory) -> str:
     """The routes as a table, each threshold with what was measured, and the verdict."""
     lines = _table([COLUMNS, *map(_row, run.routes)], _row(run.total))
     lines += ["", NOTE, ""]
@@ -24,6 +25,8 @@ def terminal(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled) -> 
         lines += _table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)])
         lines += [f"  finding: {finding}" for finding in seen.findings]
         lines += [""]
+    if held.answer:
+        lines += [f"memory: {held.text}", ""]
     lines += [
         f"  {'ok  ' if check.held else 'FAIL'}  {check.subject}: {check.threshold} ({check.measured})"
         for check in verdict.checks
@@ -34,7 +37,9 @@ def terminal(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled) -> 
     return "\n".join(lines)
 
 
-def markdown(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, facts: dict[str, Any]) -> str:
+def markdown(
+    run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, held: Memory, facts: dict[str, Any]
+) -> str:
     """What a pull-request comment shows."""
     lines = [f"## {_headline(verdict, scenario)}", ""]
     lines += [f"- **{_text(reason)}**" for reason in verdict.reasons]
@@ -49,6 +54,9 @@ def markdown(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, fac
         lines += ["What the profilers saw, in a sample of the requests:", ""]
         lines += [*_markdown_table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)]), ""]
         lines += [*(f"- {_text(finding)}" for finding in seen.findings or ("No findings.",)), ""]
+    if held.answer:
+        lines += ["Memory:", "", *(f"    {line}" for line in held.text.splitlines()), ""]
+        lines += ["![Memory of each worker against its requests](memory.svg)", ""]
     if run.failures:
         lines += ["Failures:", "", *(f"- {_text(failure)}" for failure in run.failures[:20]), ""]
     lines += [", ".join(f"{name}: {_text(str(value))}" for name, value in facts.items())]
@@ -56,7 +64,7 @@ def markdown(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, fac
 
 
 def as_json(
-    run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, facts: dict[str, Any]
+    run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, held: Memory, facts: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything, for tools; `version` rises when a member changes its meaning."""
     return {
@@ -70,6 +78,7 @@ def as_json(
         "routes": [dataclasses.asdict(route) for route in run.routes],
         "failures": list(run.failures),
         "profiled": dataclasses.asdict(seen),
+        "memory": {"answer": held.answer, "text": held.text},
         "seconds": run.seconds,
     }
 

@@ -28,6 +28,8 @@ class Scenario:
     run_time: int
     """Seconds, the coming of users included."""
     thresholds: Thresholds
+    memory: bool = False
+    """Whether the workers' memory is looked at, and a leak fails the run."""
 
     @property
     def ramp_seconds(self) -> float:
@@ -42,7 +44,7 @@ SCENARIOS = {
         Scenario("normal", 100, 10, 600, Thresholds(500, 800, 0.01, 100)),
         Scenario("peak", 500, 50, 300, Thresholds(1000, 1000, 0.01, 500)),
         Scenario("stress", 1000, 100, 180, Thresholds(2000, 5000, 0.05, 1000)),
-        Scenario("endurance", 50, 5, 1800, Thresholds(500, 800, 0.01, 50)),
+        Scenario("endurance", 50, 5, 1800, Thresholds(500, 800, 0.01, 50), memory=True),
     )
 }
 

@@ -78,8 +78,10 @@ class Service:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Service]:
+def started(folder: Path, profilers: str = PROFILERS, **settings: str) -> Iterator[Service]:
     """The service on a free port with a new database, its files in `folder`; all of it gone afterwards.
+
+    `profilers` are on unless FLASK_PROFILE names others; `settings` are further environment variables.
 
     Its log is `server.log` beside the folder. A `.env` of the checkout and a `DATABASE_URL` of the caller are
     not its business: a load must never reach a database that somebody needs.
@@ -93,11 +95,12 @@ def started(folder: Path) -> Iterator[Service]:
     environment |= {
         "BIND": bind,
         "INSTANCE_PATH": str(folder),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         "FLASK_SKIP_DOTENV": "1",
-        "FLASK_PROFILE": os.environ.get("FLASK_PROFILE", PROFILERS),
+        "FLASK_PROFILE": os.environ.get("FLASK_PROFILE", profilers),
         "FLASK_PROFILE_SAMPLE": os.environ.get("FLASK_PROFILE_SAMPLE", PROFILED_SHARE),
         "FLASK_PROFILE_STORE": str(folder / "profiles"),
+        **settings,
     }
     log_path = folder.with_name("server.log")
     with log_path.open("wb") as log:

@@ -8,6 +8,7 @@ import pytest
 
 from locustfiles import gate, report
 from locustfiles.gate import Measured, Run, judge
+from locustfiles.memory import Memory
 from locustfiles.profiled import Profiled, ProfiledRoute
 from locustfiles.scenarios import SCENARIOS, SIGN_IN
 
@@ -102,8 +103,14 @@ def test_the_total_joins_the_routes() -> None:
 def test_markdown_shows_hostile_names_as_text() -> None:
     hostile = dataclasses.replace(run(measured("GET /<script>|x")), failures=("<img src=x>",))
     seen = Profiled((ProfiledRoute("GET /<b>", 1, 2, 3, 0.5),), ("<i>SELECT</i>",))
-    text = report.markdown(hostile, judge(hostile, SMOKE), SMOKE, seen, {})
+    text = report.markdown(hostile, judge(hostile, SMOKE), SMOKE, seen, Memory(), {})
     assert "<script>" not in text
     assert not {"<img", "<b>", "<i>"} & set(text.split())
     assert "&lt;i&gt;SELECT" in text
     assert "GET /&lt;script&gt;\\|x" in text
+
+
+def test_a_leak_fails_the_run_and_neither_health_nor_doubt_does() -> None:
+    answers = {"leak": False, "no leak": True, "not enough data": True, "": True}
+    for answer, passes in answers.items():
+        assert judge(dataclasses.replace(run(measured()), memory=answer), SMOKE).passed is passes

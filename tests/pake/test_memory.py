@@ -1,0 +1,23 @@
+"""The memory of the hot endpoints: a limit at the peak, and nothing kept from request to request."""
+
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from profilers.testing.memory import assert_no_growth
+
+HOT = ("/", "/protected", "/services?limit=20&include=health_checks", "/auth/me", "/health-checks")
+Headers = dict[str, str]
+
+
+@pytest.mark.limit_memory("8 MB")
+@pytest.mark.parametrize("path", HOT)
+def test_a_hot_endpoint_stays_within_its_limit(client: FlaskClient, user: Headers, path: str) -> None:
+    for _ in range(5):
+        assert client.get(path, headers=user).status_code == 200
+
+
+@pytest.mark.parametrize("path", HOT)
+def test_a_hot_endpoint_keeps_nothing(client: FlaskClient, user: Headers, path: str) -> None:
+    assert_no_growth(lambda: client.get(path, headers=user), 100, bytes_per_call=200)
