@@ -36,6 +36,8 @@ COLLECT_SHARE = {False: 0.01, True: 0.05}
 What waits to be collected is not a leak, but looks like one: a full collection may be minutes away, because
 Python waits until a quarter of all objects is new.
 """
+SNAPSHOT_SHARE = 0.2
+"""Of the time, for snapshots: where they take long they come less often."""
 BOUNDS_EVERY = 50
 """Samples between two looks whether the store has too many."""
 
@@ -101,8 +103,9 @@ class Sampler:
                 self._guard(self._sample)
                 due = max(due + self._every, now)
             if self._tracing is not None and now >= self._next_snapshot:
-                self._next_snapshot = now + self._tracing.snapshot_every
                 self._guard(self._snapshot)
+                seconds = time.monotonic() - now
+                self._next_snapshot = now + max(self._tracing.snapshot_every, seconds / SNAPSHOT_SHARE)
             if self._stop.wait(max(0.01, min(TICK, due - time.monotonic()))):
                 break
         self._guard(self._sample)
