@@ -59,22 +59,23 @@ def read(service: Service, output: Path) -> Memory:
         raise ServiceError(f"the memory profiler has no verdict: {done.stderr.strip()[-500:]}")
     run = json.loads(output.read_text(encoding="utf-8"))
     text = done.stdout.partition("\n\n")[0]
-    return Memory(run["verdict"]["answer"], text, _curves(run["samples"]))
+    return Memory(run["verdict"]["answer"], text, curves(run["samples"]))
 
 
-def _curves(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
+def curves(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """By worker: requests served, and megabytes of its own less what tracemalloc takes."""
+    found: dict[str, list[tuple[int, float]]] = {}
     for sample in sorted(samples, key=lambda one: one["at"]):
         worker = f"{sample['pid']}"
         held = (sample["uss"] - sample["overhead"]) / 1e6
-        curves.setdefault(worker, []).append((sum(sample["requests"].values()), held))
-    return curves
+        found.setdefault(worker, []).append((sum(sample["requests"].values()), held))
+    return found
 
 
 def chart(memory: Memory, width: int = 720, height: int = 320) -> str:
     """The curves as an SVG picture."""
-    curves = memory.curves or {}
-    points = [point for curve in curves.values() for point in curve]
+    by_worker = memory.curves or {}
+    points = [point for curve in by_worker.values() for point in curve]
     most_requests = max((requests for requests, _ in points), default=0) or 1
     most = max((held for _, held in points), default=0.0) * 1.1 or 1.0
     left, top, right, bottom = 60, 30, width - 20, height - 45
@@ -97,7 +98,7 @@ def chart(memory: Memory, width: int = 720, height: int = 320) -> str:
             f'<text x="{left - 6}" y="{y}" text-anchor="end">{held:.0f} MB</text>',
             f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{requests:.0f}</text>',
         ]
-    for number, (worker, curve) in enumerate(curves.items()):
+    for number, (worker, curve) in enumerate(by_worker.items()):
         colour = COLOURS[number % len(COLOURS)]
         line = " ".join(place(*point) for point in curve)
         place_of_name = left + 110 * (number % 6)

@@ -97,7 +97,7 @@ def test_a_leak_planted_by_a_plugin_fails_the_endurance_run_with_its_line(tmp_pa
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: leak-plugin\nVersion: 1\n")
     (information / "entry_points.txt").write_text("[flask_profilers]\nleak = leak_plugin:Leak\n")
     environment = {**os.environ, "PYTHONPATH": str(plugin), "FLASK_PROFILE": "memory,leak"}
-    command = [sys.executable, "-m", "locustfiles", "endurance", "--users", "10", "--run-time", "60s"]
+    command = [sys.executable, "-m", "locustfiles", "endurance", "--users", "10", "--run-time", "75s"]
     command += ["--output", str(tmp_path / "report"), "--p95-ms", "20000"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
