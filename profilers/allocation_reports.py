@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from memray import FileReader
+from memray import FileReader, MemorySnapshot
 from memray._memray import compute_statistics
 from memray.reporters.flamegraph import FlameGraphReporter
 from memray.reporters.stats import StatsReporter
@@ -48,6 +48,8 @@ class Captures:
     workers: tuple[Worker, ...]
     metadata: Any
     """memray's, of all files together."""
+    course: tuple[MemorySnapshot, ...]
+    """Memory over time, all workers together."""
     leaks: bool
     left_out: tuple[str, ...] = ()
     """Files that cannot be read, each with the reason."""
@@ -56,6 +58,19 @@ class Captures:
     def bytes(self) -> int:
         """Of all workers."""
         return sum(worker.bytes for worker in self.workers)
+
+
+class _Merged:
+    """A record of memray's that belongs to no thread: equal stacks of all workers are one."""
+
+    tid = -1
+    thread_name = ""
+
+    def __init__(self, record: Any) -> None:
+        self._record = record
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._record, name)
 
 
 def newest_run(runs: Path) -> Path:
@@ -77,7 +92,7 @@ def read(folder: Path, *, leaks: bool = False) -> Captures:
         CaptureError: none of them can be read.
     """
     records: list[Any] = []
-    workers, known, left_out = [], [], []
+    workers, known, courses, left_out = [], [], [], []
     for path in sorted(folder.glob("*.bin")):
         try:
             reader = FileReader(path)
@@ -87,10 +102,11 @@ def read(folder: Path, *, leaks: bool = False) -> Captures:
                 else reader.get_high_watermark_allocation_records
             )
             found = list(held(merge_threads=True))
+            courses.append(list(reader.get_memory_snapshots()))
         except (OSError, RuntimeError, ValueError) as error:
             left_out.append(f"{path.name}: {error}")
             continue
-        records += found
+        records += map(_Merged, found)
         known.append(reader.metadata)
         workers.append(Worker(reader.metadata.pid, path, sum(record.size for record in found)))
     if not workers:
@@ -105,7 +121,28 @@ def read(folder: Path, *, leaks: bool = False) -> Captures:
         command_line=f"{plural(len(known), 'worker')} ({', '.join(str(one.pid) for one in known)}) of "
         f"{known[0].command_line}",
     )
-    return Captures(tuple(records), tuple(workers), metadata, leaks, tuple(left_out))
+    course = together(courses)
+    return Captures(tuple(records), tuple(workers), metadata, course, leaks, tuple(left_out))
+
+
+def together(courses: Sequence[Sequence[MemorySnapshot]], points: int = 500) -> tuple[MemorySnapshot, ...]:
+    """The sum of several courses of memory, at evenly spaced times; each holds its last value."""
+    times = [snapshot.time for course in courses for snapshot in course]
+    if not times:
+        return ()
+    first, step = min(times), (max(times) - min(times)) / points
+    rss, heap = [0] * len(courses), [0] * len(courses)
+    events = sorted(
+        (snapshot.time, number, snapshot.rss, snapshot.heap)
+        for number, course in enumerate(courses)
+        for snapshot in course
+    )
+    found: list[MemorySnapshot] = []
+    for time, number, *now in events:
+        rss[number], heap[number] = now
+        if time >= first + step * len(found):
+            found.append(MemorySnapshot(time, sum(rss), sum(heap)))
+    return tuple(found)
 
 
 def flamegraph(captures: Captures, output: TextIO) -> None:
@@ -120,9 +157,16 @@ def table(captures: Captures, output: TextIO) -> None:
 
 def _draw(reporter: Callable[..., Any], captures: Captures, output: TextIO) -> None:
     native = captures.metadata.has_native_traces
-    drawn = reporter(captures.records, memory_records=(), native_traces=native, merge_threads=True)
+    drawn = reporter(
+        captures.records, memory_records=captures.course, native_traces=native, merge_threads=True
+    )
     drawn.render(
-        output, captures.metadata, show_memory_leaks=captures.leaks, merge_threads=True, inverted=False
+        output,
+        captures.metadata,
+        show_memory_leaks=captures.leaks,
+        merge_threads=True,
+        inverted=False,
+        no_web=True,  # the page holds all that it needs
     )
 
 
