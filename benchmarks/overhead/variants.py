@@ -27,6 +27,12 @@ def ours(names: str, app: Flask, db: SQLAlchemy) -> None:
     Profilers(app)
 
 
+def tracemalloc(frames: int, app: Flask, db: SQLAlchemy) -> None:
+    """`memory` while it traces, as `python -m profilers memory` makes it do for a time."""
+    app.config.update(PROFILE_MEMORY_SNAPSHOT_EVERY=30, PROFILE_MEMORY_FRAMES=frames)
+    ours("memory", app, db)
+
+
 def queryspy(app: Flask, db: SQLAlchemy) -> None:
     from queryspy.wsgi import QuerySpyMiddleware
 
@@ -92,6 +98,8 @@ VARIANTS: dict[str, Install] = {
         f"ours, {name}": partial(ours, name)
         for name in ("queries", "nplusone", "slow-queries", "pyinstrument", "memory", "memray")
     },
+    "ours, memory, tracemalloc of 1 frame": partial(tracemalloc, 1),
+    "ours, memory, tracemalloc of 10 frames": partial(tracemalloc, 10),
     "ours, " + OURS_TOGETHER.replace(",", " + "): partial(ours, OURS_TOGETHER),
     "OpenTelemetry": opentelemetry,
     "flask-debugtoolbar": debug_toolbar,
@@ -108,5 +116,7 @@ SETTINGS: dict[str, dict[str, object]] = {"flask-debugtoolbar": {"SQLALCHEMY_REC
 def profilers_of(variant: str) -> set[str]:
     """Names of our profilers that a variant needs installed."""
     install = VARIANTS[variant]
-    names = install.args[0] if isinstance(install, partial) else ""
+    if not isinstance(install, partial):
+        return set()
+    names = "memory" if install.func is tracemalloc else install.args[0]
     return {name for name in names.split(",") if name}
