@@ -138,7 +138,7 @@ class Profilers:
     def _stop_worker(self, process: int) -> None:
         if process == os.getpid() and self.worker is not None:
             self.worker.close()
-            for profiler in self.profilers:
+            for profiler in self.worker.profilers:
                 call_hook(profiler, "on_worker_exit")
 
 

@@ -149,6 +149,11 @@ class Worker:
         self._next_say = 0.0
         activate(Plan(self._profilers, self._configured, self._state).active)
 
+    @property
+    def profilers(self) -> tuple[Profiler[Any], ...]:
+        """Those of the configuration, and those that were switched on since."""
+        return tuple(self._profilers.values())
+
     def start(self) -> None:
         """Called in each process that serves requests, after the fork."""
         if self.slots is not None:

@@ -14,7 +14,9 @@ import memray
 import pytest
 
 from profilers import allocation_reports as reports
+from profilers import switches
 from profilers.allocations import Allocations, AllocationsOptions, Tracking
+from profilers.store import open_store
 from profilers.testing.conformance import Conformance
 from tests.profilers.leaks.load import shop
 from tests.servers import Server, environment, wait_for
@@ -133,6 +135,17 @@ print("served on")
     assert done.stdout == "served on\n"
     assert "deactivating tracking" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_switched_on_at_run_time_it_tracks_and_off_again_its_file_is_whole(tmp_path):
+    with shop(tmp_path / "shop", "module_list", FLASK_PROFILE="standby") as server:
+        store = open_store(server.folder / "profiles")
+        switches.turn_on(store, ["memray"], seconds=3)
+        runs = server.folder / "profiles/memray"
+        wait_for(lambda: len(list(runs.glob("*/*.bin"))) == 2)
+        assert server.get("/report").ok
+        wait_for(lambda: not switches.status(store).switches.on)
+    assert len(reports.read(run_of(server)).workers) == 2
 
 
 def test_a_second_tracker_is_refused_in_a_line_and_the_first_goes_on(tmp_path, caplog):

@@ -7,6 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from profilers import Profilers, record
 from profilers.memory import Memory, snapshots, tracing
 from profilers.memory.snapshots import Frame, Snapshot, SnapshotError, Statistic, View
 from profilers.memory.tracing import Tracing
+from profilers.storage.memory_samples import append_sample, keep_samples_bounded
 from profilers.store import Limits, MemorySample, Store, open_store
 from profilers.testing.conformance import Conformance
 from tests.servers import wait_for
@@ -164,8 +166,6 @@ def test_a_block_is_measured_without_an_app():
 
 
 def test_samples_are_bounded_in_number(tmp_path):
-    from profilers.storage.memory_samples import append_sample, keep_samples_bounded
-
     store = open_store(tmp_path, Limits(memory_samples=10))
     connection = store.database.connect()
     with connection.transaction(write=True):
@@ -174,6 +174,25 @@ def test_samples_are_bounded_in_number(tmp_path):
         keep_samples_bounded(connection, store.limits)
     connection.close()
     assert [sample.rss for sample in store.memory()] == list(range(15, 25))
+
+
+def test_samples_are_kept_in_postgresql_as_well(empty_database_url):
+    store = open_store(empty_database_url)
+    sample = MemorySample(
+        1e9, "host", 1, 9e8, rss=5, collections=(1, 2, 3), requests={"GET /": 2}, tracing="x"
+    )
+    connection = store.database.connect()
+    with connection.transaction(write=True):
+        append_sample(connection, sample)
+        keep_samples_bounded(connection, store.limits)
+    connection.close()
+    tracing.turn(store, Tracing("run", time.time() + 60))
+    assert store.memory() == [sample]
+    asked = tracing.asked_for(store)
+    assert asked is not None
+    assert asked.id == "run"
+    store.clear()
+    assert store.memory() == []
 
 
 SNAPSHOT = Snapshot(
@@ -198,8 +217,6 @@ def test_a_snapshot_is_json_that_only_its_owner_reads(tmp_path):
 
 
 def test_snapshots_are_bounded_in_number_and_bytes(tmp_path):
-    from dataclasses import replace
-
     paths = [snapshots.write_snapshot(tmp_path, replace(SNAPSHOT, at=1e9 + n), 5, 10**6) for n in range(8)]
     assert sorted(tmp_path.iterdir()) == paths[3:]
     size = paths[-1].stat().st_size
