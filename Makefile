@@ -82,6 +82,10 @@ bench-history: $(RUN) ## Routes with 1,000,000 health checks against 1,000: at m
 bench-queries bench-history: bench-%:
 	@$(BIN)/python -m benchmarks.bench_$* $(ARGS)
 
+.PHONY: bench-console
+bench-console: $(RUN) ## The console's pages over 100,000 requests, against an empty store
+	@$(BIN)/python -m benchmarks.bench_console $(ARGS)
+
 .PHONY: bench-overhead
 bench-overhead: $(RUN) .venv-bench/bench.stamp ## What each profiler costs a request, others beside it (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.bench_overhead $(ARGS)

@@ -39,6 +39,8 @@ def excerpt(root: Path | None, place: Location | None) -> Sequence[Line]:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except (OSError, ValueError):
             continue
+        if place.line > len(lines):
+            continue
         first = max(place.line - 1 - AROUND, 0)
         shown = textwrap.dedent("\n".join(lines[first : place.line + AROUND])).split("\n")
         return [

@@ -36,7 +36,7 @@ PERIODS = {"10m": 600.0, "1h": 3600.0, "6h": 6 * 3600.0, "1d": 86400.0, "7d": 7 
 POINTS = 24
 ENDPOINTS, FINDINGS, REQUESTS, STATEMENTS, RUNS = 100, 20, 50, 60, 80
 """Rows on a page."""
-COMPARED = 1500
+COMPARED = 600
 """Newest requests of each of the two periods that are compared."""
 
 HEADERS = {

@@ -146,28 +146,31 @@ class Answers:
 
     def statements(self, period: Period = Period(), *, limit: int = 100) -> Sequence[StatementRow]:
         """Most total time first."""
+        sums: defaultdict[int, list[Any]] = defaultdict(lambda: [0, 0.0, 0.0, 0, []])
         with self._reading() as connection:
             where, parameters = _about_slots(connection, period)
             found = connection.execute(
-                f"""SELECT shape_id, CAST(SUM(calls) AS BIGINT), SUM(duration) AS total, MAX(duration_max),
-                           CAST(SUM(row_count) AS BIGINT)
-                      FROM statement_slot s {where} GROUP BY shape_id ORDER BY total DESC LIMIT ?""",
-                [*parameters, limit],
-            ).fetchall()
-            ids = [row[0] for row in found]
+                f"""SELECT shape_id, endpoint_id, CAST(SUM(calls) AS BIGINT), SUM(duration),
+                           MAX(duration_max), CAST(SUM(row_count) AS BIGINT)
+                      FROM statement_slot s {where} GROUP BY shape_id, endpoint_id""",
+                parameters,
+            )
+            for shape, endpoint, calls, duration, longest, rows in found:
+                total = sums[shape]
+                total[0] += calls
+                total[1] += duration
+                total[2] = max(total[2], longest)
+                total[3] += rows
+                total[4].append(endpoint)
+            ids = sorted(sums, key=lambda shape: -sums[shape][1])[:limit]
             shapes = _shapes(connection, ids)
-            endpoints: defaultdict[int, set[str]] = defaultdict(set)
-            if ids:
-                for shape, name in connection.execute(
-                    f"""SELECT DISTINCT s.shape_id, n.text FROM statement_slot s
-                          JOIN endpoint n ON n.id = s.endpoint_id
-                         {where} AND s.shape_id IN ({_marks(ids)})""",
-                    [*parameters, *ids],
-                ):
-                    endpoints[shape].add(name)
+            names = dict(connection.execute("SELECT id, text FROM endpoint").fetchall())
         return [
-            StatementRow(shapes[key], calls, duration, longest, rows, tuple(sorted(endpoints[key])))
-            for key, calls, duration, longest, rows in found
+            StatementRow(
+                shapes[key], calls, duration, longest, rows, tuple(sorted(map(names.__getitem__, endpoints)))
+            )
+            for key in ids
+            for calls, duration, longest, rows, endpoints in (sums[key],)
         ]
 
     def memory(self, period: Period = Period()) -> Sequence[MemorySample]:

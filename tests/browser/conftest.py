@@ -55,7 +55,7 @@ class Shop:
 
 @pytest.fixture(scope="session")
 def shop(server: postgres.Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """The shop after 90 requests by eight clients; one request still runs, the worker of another was killed."""
+    """The shop after 90 requests by eight clients; one request runs on, the worker of another was killed."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "gunicorn.conf.py").write_text(CONFIGURATION)
     settings = {
@@ -74,16 +74,23 @@ def shop(server: postgres.Server, tmp_path_factory: pytest.TempPathFactory) -> I
         gunicorn(folder, SHOP_DATABASE_URL=url, **settings) as running,
     ):
         shop = Shop(running, open_store(folder / "profiles"))
-        with ThreadPoolExecutor(8) as clients:
-            list(clients.map(running.get, PATHS * ROUNDS))
-        kill_one(running)
-        threading.Thread(target=_ask_for_ever, args=(running,), daemon=True).start()
-        wait_for(lambda: lost(shop.store))
-        wait_for(lambda: sum(row.requests for row in shop.store.endpoints()) >= len(PATHS) * ROUNDS + 1)
-        wait_for(lambda: len({sample.pid for sample in shop.store.memory()}) >= 4)
-        yield shop
-        for pid in running.workers():  # one of them still serves the request that does not end
-            os.kill(pid, signal.SIGKILL)
+        try:
+            drive(shop)
+            yield shop
+        finally:
+            for pid in running.workers():  # one of them still serves the request that does not end
+                os.kill(pid, signal.SIGKILL)
+
+
+def drive(shop: Shop) -> None:
+    """The load, and all of it in the store."""
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(shop.server.get, PATHS * ROUNDS))
+    wait_for(lambda: sum(row.requests for row in shop.store.endpoints()) >= len(PATHS) * ROUNDS)
+    kill_one(shop.server)
+    threading.Thread(target=_ask_for_ever, args=(shop.server,), daemon=True).start()
+    wait_for(lambda: lost(shop.store))
+    wait_for(lambda: len({sample.pid for sample in shop.store.memory()}) >= 4)
 
 
 def lost(store: Store) -> list[str]:
@@ -133,6 +140,7 @@ def open_window(browser: Browser, *, width: int = 1280, scheme: str = "light", t
         extra_http_headers=headers,
         permissions=["clipboard-read", "clipboard-write"],
     )
+    context.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # the shop has none
     context.set_default_timeout(15_000)
     window = Window(context.new_page())
     window.page.on("console", lambda message: window.complaints.append(f"{message.type}: {message.text}"))
