@@ -60,7 +60,7 @@ class Measure:
     least: float
     """Growth per request below which it is not called a leak."""
     noise: float
-    """Rise of the floor, in one worker, that is not called growth."""
+    """Rise of the floor, in one worker, that is not called growth; more where the samples scatter more."""
     even: float = 0.2
     """Of the mean rise of the floor, that each part of the run must have risen at least."""
 
@@ -217,11 +217,14 @@ def is_enough(life: Sequence[MemorySample]) -> bool:
 def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
     """How a measure went in all these workers together; each is long enough."""
     slopes, chances, weights, rises = [], [], [], np.zeros(PARTS - 1)
-    late_requests = 0.0
+    late_requests = noise = 0.0
     for life in lives:
         served = np.array([_requests(sample) for sample in life], dtype=float)
         values = np.array([measure.value(sample) for sample in life], dtype=float)
         found = stats.theilslopes(values, served, CONFIDENCE)
+        residuals = values - found.slope * served
+        spread = float(stats.median_abs_deviation(residuals, scale="normal"))
+        noise += max(measure.noise, spread)
         slopes.append((float(found.slope), float(found.low_slope), float(found.high_slope)))
         chances.append(_trend_chance(values))
         weights.append(len(life) ** 0.5)
@@ -232,7 +235,7 @@ def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
     chance = float(stats.combine_pvalues(chances, method="stouffer", weights=weights).pvalue)
     even = bool(rises.min() > measure.even * rises.mean())
     late = float(rises[PARTS // 2 :].sum())
-    tolerated = max(measure.noise * len(lives), measure.least * late_requests)
+    tolerated = max(noise, measure.least * late_requests)
     answer: Answer
     if chance < SIGNIFICANT and low > 0 and slope >= measure.least and even and late > tolerated:
         answer = "leak"
