@@ -119,7 +119,7 @@ docs: $(RUN) ## Write docs/configuration.md from the settings
 	  > docs/configuration.md
 
 .PHONY: pictures
-pictures: $(RUN) ## Make the pictures of the documentation (needs Chromium)
+pictures: $(TEST) ## Make the pictures of the documentation (needs Chromium)
 	@$(BIN)/python docs/pictures.py
 
 .PHONY: lock

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+import requests
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -32,7 +37,7 @@ HURRY = "<script>{const now = performance.now.bind(performance); performance.now
 
 
 def main() -> None:
-    """Make all pictures, or those that are named: report, leak, memray."""
+    """Make all pictures, or those that are named: report, leak, memray, console."""
     for picture in sys.argv[1:] or PICTURES:
         PICTURES[picture]()
 
@@ -76,19 +81,76 @@ def memray() -> None:
         photograph(page, "memray.png", "1280,900", "--timeout=8000")
 
 
-PICTURES = {"report": report, "leak": leak, "memray": memray}
+PAGES = {
+    "console": ("/", 1280, 620, "light"),
+    "console-findings": ("/findings", 1280, 900, "dark"),
+    "console-request": ("/requests/{slowest}", 1280, 900, "light"),
+    "console-statements": ("/statements", 1280, 620, "dark"),
+    "console-workers": ("/workers", 1280, 620, "light"),
+    "console-phone": ("/", 390, 780, "dark"),
+    "console-phone-findings": ("/findings", 390, 780, "light"),
+}
+"""Of the console: address, width, height, colours."""
+
+
+def console() -> None:
+    """Drive the example shop on four workers for a minute, and picture the console's pages."""
+    token = secrets.token_urlsafe()
+    settings = {
+        "FLASK_PROFILE": "queries,nplusone,pyinstrument,memory",
+        "FLASK_PROFILE_PYINSTRUMENT_SLOWER_THAN_MS": "20",
+        "FLASK_PROFILE_MEMORY_INTERVAL": "0.5",
+        "FLASK_PROFILE_CONSOLE": "1",
+        "FLASK_PROFILE_CONSOLE_TOKEN": token,
+    }
+    gunicorn = ["-m", "gunicorn", "shop:create_app()", "--workers", "4", "--threads", "2"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(ROOT / "examples/shop", folder, *gunicorn, **settings) as url,
+        sync_playwright() as playwright,
+    ):
+        for number in range(240):
+            for path in ("/customers", "/orders", f"/orders/{number % 60}", "/report", "/export"):
+                requests.get(url + path, timeout=10)
+            if number % 60 == 7:
+                requests.get(url + "/broken", timeout=10)
+            time.sleep(0.2)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        headers = {"X-Profile-Token": token}
+        rows = requests.get(
+            f"{url}/__profilers__/requests.json?route=GET+/report", headers=headers, timeout=10
+        ).json()
+        slowest = max(rows["requests"], key=lambda row: row["duration"])["id"]
+        for name, (path, width, height, scheme) in PAGES.items():
+            page = browser.new_page(
+                viewport={"width": width, "height": height}, color_scheme=scheme, extra_http_headers=headers
+            )
+            page.goto(
+                f"{url}/__profilers__{path.format(slowest=slowest)}{'?last=10m' if path == '/' else ''}"
+            )
+            page.screenshot(path=IMAGES / f"{name}.png")
+            page.close()
+        browser.close()
+
+
+PICTURES = {"report": report, "leak": leak, "memray": memray, "console": console}
 LEAKY = ROOT / "examples/leaky"
 
 
-@contextmanager
-def leaky(store: str, *command: str, **settings: str) -> Iterator[str]:
+def leaky(store: str, *command: str, **settings: str) -> AbstractContextManager[str]:
     """The leaking example under Gunicorn; its URL."""
+    return served(LEAKY, store, *command, **settings)
+
+
+@contextmanager
+def served(example: Path, store: str, *command: str, **settings: str) -> Iterator[str]:
+    """An example under Gunicorn; its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         bind = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLASK_PROFILE_STORE": store, **settings}
     options = ["--bind", bind, "--no-control-socket"]
-    server = subprocess.Popen([sys.executable, *command, *options], cwd=LEAKY, env=environment)
+    server = subprocess.Popen([sys.executable, *command, *options], cwd=example, env=environment)
     try:
         time.sleep(5)
         yield f"http://{bind}"

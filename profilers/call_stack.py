@@ -10,6 +10,7 @@ seen is kept of those that took 100 ms or more.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import time
@@ -156,7 +157,8 @@ class Samples:
             self.cpu = 0.0
 
     def _unsubscribe(self) -> None:
-        if any(subscriber.target is self for subscriber in self._sampler.subscribers):
+        # A sample may be taken at any moment, in between these lines too, and unsubscribe it first.
+        with contextlib.suppress(StackSampler.SubscriberNotFound, ValueError):
             self._sampler.unsubscribe(self)
 
     def to_json(self, name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from profilers import comparison, options, switches
 from profilers.console import capture, figures
 from profilers.console.access import COOKIE, SIGNED_IN_SECONDS, Access, is_same_origin
 from profilers.console.source import excerpt
-from profilers.console.workers import workers_seen
+from profilers.console.workers import leak_verdict, workers_seen
 from profilers.reports.units import moment, plural, seconds, share, shortened, visible
 from profilers.store import FindingRow, Period, ProfileRow, Reader, Store, StoreError
 from profilers.switches import SwitchError, parse_seconds, parse_share
@@ -295,8 +295,11 @@ def workers(source: Source) -> Data:
         period = replace(period, since=recent)
     status = switches.status(source.store) if source.store is not None else None
     running = source.slots.running() if source.slots is not None else []
+    memory = source.reader.memory(period)
     return {
-        "workers": workers_seen(status.workers if status else (), running, source.reader.memory(period)),
+        "workers": workers_seen(status.workers if status else (), running, memory),
+        # Judging needs a library of statistics, which would show in the memory of the worker that loads it.
+        "leak": leak_verdict(memory) if source.store is None else None,
         "lost": [
             row for row in source.reader.findings(_period(source)) if row.finding.kind == "lost_request"
         ],

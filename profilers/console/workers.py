@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from profilers.console import figures
 from profilers.store import MemorySample
 from profilers.switches import WorkerStatus
 from profilers.worker_slots import Running
 
+if TYPE_CHECKING:
+    from profilers.leak_verdict import Verdict
+
 MOST_POINTS = 120
+MOST_JUDGED = 200
+"""Samples of a worker: the statistics compare each with each."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,20 @@ def workers_seen(
         mine = [each for each in running if each.pid == pid] if status else []
         found.append(WorkerSeen(host, pid, status, mine, _trend(samples) if samples else None))
     return found
+
+
+def leak_verdict(samples: Sequence[MemorySample]) -> Verdict | None:
+    """Whether the workers leak; None without samples, or without the extra `memory`."""
+    by_worker: defaultdict[tuple[str, int], list[MemorySample]] = defaultdict(list)
+    for sample in samples:
+        by_worker[sample.host, sample.pid].append(sample)
+    if not by_worker:
+        return None
+    try:
+        from profilers.leak_verdict import judge
+    except ImportError:
+        return None
+    return judge([sample for life in by_worker.values() for sample in life[:: 1 + len(life) // MOST_JUDGED]])
 
 
 def _trend(samples: Sequence[MemorySample]) -> MemoryTrend:

@@ -157,3 +157,12 @@ def test_the_viewer_changes_nothing(saved, tmp_path):
             address, environ_base={"REMOTE_ADDR": "127.0.0.1"}, headers={"Origin": "http://localhost"}
         )
         assert answer.status_code in (404, 405), address
+
+
+def test_the_viewer_says_whether_the_workers_leaked(tmp_path):
+    samples = tuple(MemorySample(100.0 + n, "host", 7, 0.5, rss=10**7, blocks=10**5) for n in range(9))
+    path = tmp_path / "capture.json"
+    path.write_text(save(Capture(1.0, (), (), (), (), (), samples, {}), Period(), 2))
+    client = create_viewer(path).test_client()
+    page = client.get("/workers", environ_base={"REMOTE_ADDR": "127.0.0.1"}).text
+    assert "<strong>Not enough data</strong> There were no requests" in page
