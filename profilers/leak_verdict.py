@@ -45,8 +45,6 @@ CONFIRMED = 0.3
 is new to tracemalloc may only have replaced what was there before it was switched on."""
 BLOCK_BYTES = 48
 """A small object's size, low."""
-SHOWS = 3.0
-"""Times the noise of the process, that growth of Python's memory must be to show in it."""
 CLEARLY = 10.0
 """Difference in the information criterion that is strong evidence (Kass and Raftery 1995)."""
 
@@ -63,6 +61,8 @@ class Measure:
     """Rise of the floor, in one worker, that is not called growth; more where the samples scatter more."""
     even: float = 0.2
     """Of the mean rise of the floor, that each part of the run must have risen at least."""
+    clear: float = 0.0
+    """Rise of the floor in the later half of a run, in one worker, that a leak must have reached."""
 
 
 PYTHON = Measure("Python's memory", lambda sample: sample.traced, least=16.0, noise=20_000)
@@ -70,7 +70,12 @@ PYTHON = Measure("Python's memory", lambda sample: sample.traced, least=16.0, no
 BLOCKS = Measure("Python's blocks", lambda sample: sample.blocks, least=0.2, noise=300)
 """Always: the small objects, as a number."""
 PROCESS = Measure(
-    "the process", lambda sample: sample.uss - sample.overhead, least=200.0, noise=2_000_000, even=0.5
+    "the process",
+    lambda sample: sample.uss - sample.overhead,
+    least=200.0,
+    noise=500_000,
+    even=0.5,
+    clear=2_000_000,
 )
 """Its own pages, less what tracemalloc takes. The allocator's reserves grow too, ever more slowly."""
 
@@ -87,6 +92,8 @@ class Growth:
     """Probability that there is no trend."""
     rises: tuple[float, ...] = ()
     """Of the floor, from each part of the run to the next."""
+    steady: bool = False
+    """A trend that is no chance, in every part of the run."""
     requests: int = 0
     samples: int = 0
     seconds: float = 0.0
@@ -237,7 +244,8 @@ def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
     late = float(rises[PARTS // 2 :].sum())
     tolerated = max(noise, measure.least * late_requests)
     answer: Answer
-    if chance < SIGNIFICANT and low > 0 and slope >= measure.least and even and late > tolerated:
+    steady = chance < SIGNIFICANT and low > 0 and slope >= measure.least and even
+    if steady and late > max(tolerated, measure.clear * len(lives)):
         answer = "leak"
     elif late <= tolerated or (chance > 0.05 and low <= 0):
         answer = "no leak"
@@ -250,6 +258,7 @@ def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
         high,
         chance,
         tuple(float(rise) for rise in rises),
+        steady=steady,
         requests=sum(_requests(life[-1]) - _requests(life[0]) for life in lives),
         samples=sum(map(len, lives)),
         seconds=max(life[-1].at - life[0].at for life in lives),
@@ -339,7 +348,7 @@ def _decide(growths: dict[str, Growth], workers: int, *, tracing: bool) -> tuple
         others = max(process.low, blocks.low * BLOCK_BYTES)
         if "leak" in (blocks.answer, process.answer) or others > CONFIRMED * python.slope:
             return "leak", "python", "Python's memory grew evenly, through the whole run."
-        shows = python.slope * python.requests > SHOWS * PROCESS.noise * workers
+        shows = python.slope * python.requests > PROCESS.clear * workers
         if blocks.answer == process.answer == "no leak" and shows:
             return "no leak", "", (
                 "What was allocated since tracing began grew, the number of objects and the process did not: "
@@ -355,16 +364,15 @@ def _decide(growths: dict[str, Growth], workers: int, *, tracing: bool) -> tuple
             "MALLOC_ARENA_MAX=2 in the environment."
         )  # fmt: skip
     if python.answer == "not enough data":
-        return (
-            python.answer,
-            "",
-            "Python's memory grew, but not long or evenly enough to tell a leak from a cache.",
-        )
-    return (
-        "no leak",
-        "",
-        "Python's memory did not grow in the later half of the run, nor did the process evenly.",
-    )
+        return "not enough data", "", (
+            "Python's memory grew, but not long or evenly enough to tell a leak from a cache."
+        )  # fmt: skip
+    if process.answer == "not enough data" and process.steady:
+        return "not enough data", "", (
+            "The process grew, Python's memory did not: not yet by enough to tell native code that leaks "
+            "from the allocator's reserves."
+        )  # fmt: skip
+    return "no leak", "", "Python's memory did not go on growing, nor did the process evenly."
 
 
 def _route(lines: Sequence[LineGrowth], routes: Sequence[RouteGrowth]) -> str:
@@ -423,7 +431,7 @@ def _more_seconds(growths: dict[str, Growth], workers: int) -> float:
     process, python = growths[PROCESS.name], growths.get(PYTHON.name)
     seconds = process.seconds / (1 - WARM_UP)
     if python is not None and python.answer == "leak":
-        seconds *= SHOWS * PROCESS.noise * workers / (python.slope * python.requests) - 1
+        seconds *= PROCESS.clear * workers / (python.slope * python.requests) - 1
     return max(30.0, seconds)
 
 

@@ -186,6 +186,15 @@ def test_memory_that_only_the_process_has_is_native():
     assert set(routes) <= {"GET /b", ""}
 
 
+def test_native_growth_that_is_small_yet_is_not_called_healthy():
+    def leaked(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        return 700.0 * total(served)
+
+    verdicts = [judge(run(flat, seed, native=leaked)) for seed in SEEDS]
+    assert {verdict.answer for verdict in verdicts} == {"not enough data"}
+    assert all(verdict.seconds_more > 0 for verdict in verdicts)
+
+
 def test_fragmentation_that_ends_is_no_leak():
     def fragmented(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return np.minimum(total(served) * 8_000, 9e6)
