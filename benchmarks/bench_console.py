@@ -19,7 +19,8 @@ from pathlib import Path
 from flask.testing import FlaskClient
 
 from benchmarks.turns import take_turns
-from profilers.console.views import Source, create_console
+from profilers.console.app import create_console
+from profilers.console.views import Source
 from profilers.profile import Finding, Location, Profile, Statement
 from profilers.store import Store, open_store
 

@@ -16,7 +16,8 @@ from flask import Flask, Request
 
 from profilers import options
 from profilers.console import access, badge
-from profilers.console.views import Source, create_console
+from profilers.console.app import create_console
+from profilers.console.views import Source
 from profilers.store import default_folder
 
 if TYPE_CHECKING:

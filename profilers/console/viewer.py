@@ -9,8 +9,9 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from profilers.console.access import is_local
+from profilers.console.app import create_console
 from profilers.console.capture import load
-from profilers.console.views import Source, create_console
+from profilers.console.views import Source
 
 
 class _Quiet(WSGIRequestHandler):

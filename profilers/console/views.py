@@ -1,36 +1,24 @@
-"""The console's pages. Each is a function that gathers plain data; what is shown is also JSON at the page's
-address with `.json` at its end (`/__profilers__/findings` and `/__profilers__/findings.json`).
-"""
+"""What each page of the console shows, gathered as plain data."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, abort, redirect, render_template, request, url_for
-from werkzeug.exceptions import HTTPException
+from flask import abort, request
 
 from profilers import comparison, options, switches
-from profilers.console import capture, figures
-from profilers.console.access import COOKIE, SIGNED_IN_SECONDS, Access, is_same_origin
+from profilers.console import figures
 from profilers.console.source import excerpt
 from profilers.console.workers import leak_verdict, workers_seen
-from profilers.reports.units import moment, plural, seconds, share, shortened, visible
-from profilers.store import FindingRow, Period, ProfileRow, Reader, Store, StoreError
-from profilers.switches import SwitchError, parse_seconds, parse_share
+from profilers.reports.units import moment
+from profilers.store import FindingRow, Period, ProfileRow, Reader, Store
 
 if TYPE_CHECKING:
-    from werkzeug.wrappers import Response as AnyResponse
-
     from profilers.worker_slots import WorkerSlots
-
-log = logging.getLogger("profilers.console")
 
 PERIODS = {"10m": 600.0, "1h": 3600.0, "6h": 6 * 3600.0, "1d": 86400.0, "7d": 7 * 86400.0, "all": None}
 POINTS = 24
@@ -38,17 +26,6 @@ ENDPOINTS, FINDINGS, REQUESTS, STATEMENTS, RUNS = 100, 20, 50, 60, 80
 """Rows on a page."""
 COMPARED = 600
 """Newest requests of each of the two periods that are compared."""
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Vary": "Cookie",
-}
 
 
 @dataclass(frozen=True)
@@ -72,137 +49,9 @@ class Source:
 Data = dict[str, Any]
 
 
-def create_console(source: Source, allows: Callable[[Any], bool], access: Access | None = None) -> Flask:
-    """The console as a WSGI app; `allows` is asked at each request, and a refusal is a 404.
-
-    With `access`, a browser can sign in at the console's first page.
-    """
-    app = Flask(__name__.rpartition(".")[0], static_url_path="/static")
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.filters |= {
-        "seconds": seconds, "moment": moment, "plural": plural, "shortened": shortened, "visible": visible,
-        "megabytes": lambda size: f"{size / 1e6:.1f} MB", "ago": ago,
-        "words": lambda text: text.replace("_", " "),
-    }  # fmt: skip
-    app.jinja_env.globals |= {"share": share, "figures": figures, "source": source, "periods": PERIODS}
-
-    @app.before_request
-    def refuse() -> AnyResponse | tuple[str, int] | None:
-        if allows(request):
-            if request.method != "GET" and not is_same_origin(request):
-                abort(403)
-            return None
-        if access is None or request.path != "/":
-            abort(404)
-        if (
-            request.method == "POST"
-            and is_same_origin(request)
-            and access.is_token(request.form.get("token", ""))
-        ):
-            answer = redirect(url_for("overview"), 303)
-            answer.set_cookie(
-                COOKIE, access.cookie(), max_age=SIGNED_IN_SECONDS, httponly=True, samesite="Strict",
-                secure=request.is_secure, path=(request.script_root.rpartition("/")[0] or "/"),
-            )  # fmt: skip
-            return answer
-        return render_template("sign_in.html", wrong=request.method == "POST"), 404
-
-    @app.after_request
-    def guard(response: Response) -> Response:
-        response.headers.update(HEADERS)
-        return response
-
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Any:
-        if error.code == 404 and not allows(request):
-            return error
-        return _message(error.name, error.description or "", error.code or 500)
-
-    @app.errorhandler(StoreError)
-    @app.errorhandler(sqlite3.Error)
-    def store_error(error: Exception) -> Any:
-        log.warning("the store cannot be read: %s", error)
-        return _message("The store cannot be read", str(error), 503)
-
-    @app.errorhandler(SwitchError)
-    @app.errorhandler(comparison.ComparisonError)
-    def user_error(error: Exception) -> Any:
-        return _message("That cannot be done", str(error), 400)
-
-    _add_pages(app, source)
-    if source.store is not None:
-        _add_actions(app, source.store)
-    return app
-
-
-def _add_pages(app: Flask, source: Source) -> None:
-    def page(rule: str, name: str, gather: Callable[..., Data]) -> None:
-        def html(**arguments: Any) -> str:
-            data = gather(source, **arguments)
-            return visible(render_template(f"{name}.html", page=name, asked=_asked(source), **data))
-
-        def as_json(**arguments: Any) -> Response:
-            text = json.dumps(_plain(gather(source, **arguments)), default=str)
-            return Response(text, mimetype="application/json")
-
-        app.add_url_rule(rule, name, html)
-        app.add_url_rule(f"{rule if rule != '/' else '/overview'}.json", f"{name}_json", as_json)
-
-    page("/", "overview", overview)
-    page("/findings", "findings", findings)
-    page("/requests", "requests", requests)
-    page("/requests/<profile_id>", "request", one_request)
-    page("/statements", "statements", statements)
-    page("/workers", "workers", workers)
-    page("/compare", "compare", compare)
-    if source.store is not None:
-        page("/switches", "switches", switched)
-
-    @app.get("/capture.json")
-    def save_capture() -> Response:
-        text = capture.save(source.reader, _period(source), int(time.time()))
-        name = time.strftime("capture-%Y%m%d-%H%M%S.json", time.localtime())
-        return Response(
-            text, mimetype="application/json", headers={"Content-Disposition": f"attachment; filename={name}"}
-        )
-
-
-def _add_actions(app: Flask, store: Store) -> None:
-    def back() -> AnyResponse:
-        return redirect(url_for("switches"), 303)
-
-    @app.post("/switches/on")
-    def turn_on() -> AnyResponse:
-        form = request.form
-        names = form.getlist("profiler")
-        if not names and "resume" not in form:
-            raise SwitchError("no profiler was chosen")
-        switches.turn_on(
-            store,
-            names,
-            form.get("endpoint", "").strip() or switches.ALL,
-            parse_share(form.get("sample", "100%")),
-            parse_seconds(form.get("for", "10m")),
-            known=options.available(),
-        )
-        return back()
-
-    @app.post("/switches/off")
-    def turn_off() -> AnyResponse:
-        names = request.form.getlist("profiler")
-        switches.turn_off(store, names, known=options.available())
-        return back()
-
-    @app.post("/clear")
-    def clear() -> AnyResponse:
-        store.clear()
-        return redirect(url_for("overview"), 303)
-
-
 def overview(source: Source) -> Data:
     """Endpoints, most total time first."""
-    rows = source.reader.endpoints(_period(source), points=POINTS)
+    rows = source.reader.endpoints(period_of(source), points=POINTS)
     first = _first()
     return {
         "endpoints": rows[first : first + ENDPOINTS],
@@ -210,7 +59,7 @@ def overview(source: Source) -> Data:
         "errors": sum(row.errors for row in rows),
         "time": sum(row.timings["total"] for row in rows),
         "database": sum(row.timings.get("database", 0.0) for row in rows),
-        "findings": len(source.reader.findings(_period(source))),
+        "findings": len(source.reader.findings(period_of(source))),
         "left_out": {kind: count for kind, count in source.reader.left_out().items() if count},
         "next": _next(rows, first, ENDPOINTS),
     }
@@ -218,7 +67,7 @@ def overview(source: Source) -> Data:
 
 def findings(source: Source) -> Data:
     """What to mend, most time lost first, each with its lines of source."""
-    rows = source.reader.findings(_period(source))
+    rows = source.reader.findings(period_of(source))
     kinds = sorted({row.finding.kind for row in rows})
     if kind := request.args.get("kind"):
         rows = [row for row in rows if row.finding.kind == kind]
@@ -241,7 +90,7 @@ def findings(source: Source) -> Data:
 
 def requests(source: Source) -> Data:
     """Single requests, newest first; the next page begins before the last row's id."""
-    rows = source.reader.profiles(_period(source), limit=REQUESTS + 1, before=request.args.get("before"))
+    rows = source.reader.profiles(period_of(source), limit=REQUESTS + 1, before=request.args.get("before"))
     return {"requests": rows[:REQUESTS], "before": rows[REQUESTS - 1].id if len(rows) > REQUESTS else None}
 
 
@@ -272,10 +121,10 @@ def one_request(source: Source, profile_id: str) -> Data:
 def statements(source: Source) -> Data:
     """Statement shapes across endpoints, most total time first, with the plans of the slow ones."""
     first = _first()
-    rows = source.reader.statements(_period(source), limit=first + STATEMENTS + 1)
+    rows = source.reader.statements(period_of(source), limit=first + STATEMENTS + 1)
     plans = {
         row.finding.subject: row.finding.details["plan"]
-        for row in source.reader.findings(_period(source))
+        for row in source.reader.findings(period_of(source))
         if row.finding.details.get("plan")
     }
     return {
@@ -289,7 +138,7 @@ def statements(source: Source) -> Data:
 
 def workers(source: Source) -> Data:
     """What each worker does now, what profiling costs it, and its memory over time."""
-    period = _period(source)
+    period = period_of(source)
     recent = time.time() - 6 * 3600
     if source.store is not None and (period.since is None or period.since < recent):
         period = replace(period, since=recent)
@@ -301,7 +150,7 @@ def workers(source: Source) -> Data:
         # Judging needs a library of statistics, which would show in the memory of the worker that loads it.
         "leak": leak_verdict(memory) if source.store is None else None,
         "lost": [
-            row for row in source.reader.findings(_period(source)) if row.finding.kind == "lost_request"
+            row for row in source.reader.findings(period_of(source)) if row.finding.kind == "lost_request"
         ],
     }
 
@@ -368,13 +217,7 @@ def ago(at: float) -> str:
 _UNITS = {86400: "days", 3600: "h", 60: "min", 1: "s"}
 
 
-def _asked(source: Source) -> Mapping[str, str]:
-    """What of the address goes on with every link: the period and the endpoint."""
-    kept = {"last": request.args.get("last"), "route": request.args.get("route")}
-    return {name: value for name, value in kept.items() if value}
-
-
-def _period(source: Source) -> Period:
+def period_of(source: Source) -> Period:
     name = request.args.get("last") or ("1h" if source.store is not None else "all")
     if name not in PERIODS:
         abort(400, f"last={name[:20]}: expected one of {', '.join(PERIODS)}")
@@ -402,19 +245,3 @@ def _next(rows: Sequence[Any], first: int, size: int) -> int | None:
 
 def _shown(period: Period) -> str:
     return f"{moment(period.since or 0)} to {moment(period.until or 0)}"
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _message(title: str, text: str, status: int) -> Any:
-    if request.path.endswith(".json"):
-        return Response(json.dumps({"error": title, "detail": text}), status, mimetype="application/json")
-    return visible(render_template("message.html", page="", asked={}, title=title, text=text)), status

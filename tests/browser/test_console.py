@@ -274,7 +274,8 @@ def test_a_capture_opens_elsewhere_without_the_app(shop: Shop, window: Window, t
         assert page.get_by_role("link", name="Switches").count() == 0
         page.goto(f"{address}/findings")
         page.get_by_role("link", name=re.compile("^one of the requests")).first.click()
-        assert page.locator(".runs li").count() > 0
+        expect(page.locator(".runs li").first).to_be_visible()
+        page.wait_for_load_state("networkidle")
 
 
 def test_hostile_text_stays_text(browser: Browser, tmp_path: Path):
