@@ -31,6 +31,8 @@ log = logging.getLogger("profilers")
 DEFAULT = "queries,nplusone"
 _requests = itertools.count()
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNROUTED = {method: f"{method} (no route)" for method in _METHODS}
+_OTHER = "OTHER (no route)"
 
 
 class Active:
@@ -134,7 +136,7 @@ def record_request(
     outer = current.get()
     while outer is not None and outer.kind != "block":
         outer = outer.outer
-    recording = Recording(request_name(method), "request", active.needs, outer)
+    recording = Recording(_UNROUTED.get(method, _OTHER), "request", active.needs, outer)
     recording.active = active
     recording.environ = environ
     token = current.set(recording)
@@ -145,7 +147,6 @@ def record_request(
         recording.status = int(status[:3])
         return start_response(status, headers, *exc_info)
 
-    body = Body(recording, active.finishers, deliver)
     if timed:
         recording.timed = True
         recording.hooks = time.thread_time() - entered
@@ -153,7 +154,7 @@ def record_request(
         iterable = app(environ, noting_status)
     except BaseException:
         recording.outcome = "raised"
-        body.end()
+        _end(recording, deliver)
         raise
     finally:
         current.reset(token)
@@ -161,12 +162,29 @@ def record_request(
     is_file = isinstance(wrapper, type) and isinstance(iterable, wrapper)
     if recording.whole_body or recording.dropped or is_file:
         # Nothing is computed while it is sent; servers use sendfile if they get their own wrapper back.
-        body.end()
+        _end(recording, deliver)
         return iterable
-    return body.of(iterable)
+    return Body(recording, iterable, deliver)
 
 
-def request_name(method: str, rule: object = None) -> str:
+def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
+    """Finish the profile and hand it on, once."""
+    if recording.finished:
+        return
+    recording.environ = {}
+    entered = time.thread_time() if recording.timed else 0.0
+    for profiler in recording.active.finishers:
+        call_hook(profiler, "on_finish", recording)
+    recording.finish()
+    if recording.timed:
+        recording.hooks += time.thread_time() - entered
+    try:
+        deliver(recording)
+    except Exception:
+        log.exception("a finished profile could not be handed on; the app is not affected")
+
+
+def request_name(method: str, rule: object) -> str:
     """`GET /services/<id>`: never the URL, and never a method that the client made up."""
     return f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
 
@@ -209,22 +227,15 @@ def note_response(response: Response) -> None:
 class Body:
     """The response's body: statements that run while it is produced belong to the request."""
 
-    __slots__ = ("_close", "_deliver", "_finishers", "_next", "_recording")
+    __slots__ = ("_close", "_deliver", "_next", "_recording")
 
     def __init__(
-        self,
-        recording: Recording,
-        finishers: tuple[Profiler[Any], ...],
-        deliver: Callable[[Recording], None],
+        self, recording: Recording, iterable: Iterable[bytes], deliver: Callable[[Recording], None]
     ) -> None:
         self._recording = recording
-        self._finishers = finishers
         self._deliver = deliver
-
-    def of(self, iterable: Iterable[bytes]) -> Body:
         self._next = iter(iterable).__next__
         self._close = getattr(iterable, "close", None)
-        return self
 
     def __iter__(self) -> Body:
         return self
@@ -249,25 +260,8 @@ class Body:
                 self._close()
         finally:
             current.reset(token)
-            self.end()
+            _end(self._recording, self._deliver)
 
     def __del__(self) -> None:
         """A body that nobody closed, as in Flask's test client, ends when it is dropped."""
-        self.end()
-
-    def end(self) -> None:
-        """Finish the profile and hand it on, once."""
-        recording = self._recording
-        if recording.finished:
-            return
-        recording.environ = {}
-        entered = time.thread_time() if recording.timed else 0.0
-        for profiler in self._finishers:
-            call_hook(profiler, "on_finish", recording)
-        recording.finish()
-        if recording.timed:
-            recording.hooks += time.thread_time() - entered
-        try:
-            self._deliver(recording)
-        except Exception:
-            log.exception("a finished profile could not be handed on; the app is not affected")
+        _end(self._recording, self._deliver)

@@ -67,9 +67,8 @@ class Running(NamedTuple):
     """Where it was at the last look; None when it has not run for long."""
 
 
-class _Running(NamedTuple):
-    slot: int
-    started: float
+_Running = tuple[int, float]
+"""The slot of a request, and when it started."""
 
 
 class WorkerSlots:
@@ -131,7 +130,7 @@ class WorkerSlots:
         thread = threading.get_ident()
         running = self._running.get(thread)
         if running is not None:
-            slot = running.slot
+            slot = running[0]
         else:
             try:
                 slot = self._free.pop()
@@ -139,14 +138,14 @@ class WorkerSlots:
                 return
         started = time.time()
         _REQUEST.pack_into(self._map, slot, 0.0, name.encode(errors="replace"), started)
-        self._running[thread] = _Running(slot, started)
+        self._running[thread] = (slot, started)
 
     def end(self) -> None:
         """The request of this thread, if it has one, has ended."""
         running = self._running.pop(threading.get_ident(), None)
         if running is not None:
-            _TIME.pack_into(self._map, running.slot + _STARTED, 0.0)
-            self._free.append(running.slot)
+            _TIME.pack_into(self._map, running[0] + _STARTED, 0.0)
+            self._free.append(running[0])
 
     def note_lines(self, locate: Locate, older_than: float = LINE_SECONDS) -> None:
         """Give a sign of life, and note where each request is that has run for longer than some seconds."""
@@ -154,16 +153,16 @@ class WorkerSlots:
             return
         now = time.time()
         _TIME.pack_into(self._map, self._part * _PART + _SEEN, now)
-        old = [item for item in list(self._running.items()) if now - item[1].started > older_than]
+        old = [item for item in list(self._running.items()) if now - item[1][1] > older_than]
         if not old:
             return
         memory = _resident_memory()
         frames = sys._current_frames()
         for thread, request in old:
             frame = frames.get(thread)
-            self._note(request.slot, now, memory, locate(frame) if frame is not None else None)
+            self._note(request[0], now, memory, locate(frame) if frame is not None else None)
             if self._running.get(thread) is not request:  # it ended meanwhile: the slot may be another's
-                _TIME.pack_into(self._map, request.slot + _NOTED, 0.0)
+                _TIME.pack_into(self._map, request[0] + _NOTED, 0.0)
 
     def _note(self, slot: int, now: float, memory: int, place: Location | None) -> None:
         file, line, function = place or ("", 0, "")

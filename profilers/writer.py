@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from profilers.profile import Profile
@@ -76,8 +77,9 @@ class Writer:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._queue: list[Profile] = []
+        self._queue: deque[Profile] = deque()  # its ends may be used by several threads at once
         self._queued_statements = 0
+        """About how many: requests that end at the same moment may count as one."""
         self._uncounted = 0
         self._pending: Batch | None = None
         self._busy = False
@@ -89,14 +91,13 @@ class Writer:
 
     def put(self, profile: Profile) -> None:
         """Queue a finished profile; never waits, never raises."""
-        statements = profile.statement_count - profile.left_out
-        with self._changed:
-            full = len(self._queue) >= self._profiles or self._queued_statements > self._statements
-            if full or self._closed:
+        full = len(self._queue) >= self._profiles or self._queued_statements > self._statements
+        if full or self._closed:
+            with self._changed:
                 self._leave_out(1)
-                return
-            self._queue.append(profile)
-            self._queued_statements += statements
+            return
+        self._queue.append(profile)
+        self._queued_statements += profile.statement_count - profile.left_out
         if self._thread is None:
             self.start()
 
@@ -152,9 +153,9 @@ class Writer:
     def _take(self, keeper: Keeper) -> Batch | None:
         """Everything that is queued, examined and summed up; None when nothing is."""
         with self._changed:
-            profiles, self._queue = self._queue, []
-            self._queued_statements = 0
             self._busy = True
+        profiles = [self._queue.popleft() for _ in range(len(self._queue))]
+        self._queued_statements = 0
         if not profiles and not self._uncounted:
             return None
         batch = keeper.new_batch()
