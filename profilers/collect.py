@@ -87,6 +87,14 @@ class Sum:
 class Recording(Profile):
     """A profile that is being collected. `statements` are made of the records when they are first read."""
 
+    # Defaults of the class cost a request nothing; so `Profile.__init__`, which sets each, is not called.
+    id = ""
+    duration = 0.0
+    status = 0
+    host = ""
+    worker = 0
+    outcome = "finished"
+    left_out = 0
     endpoint = ""
     """Flask's name of the view."""
     environ: WSGIEnvironment = {}  # noqa: RUF012 - only ever replaced
@@ -108,8 +116,14 @@ class Recording(Profile):
 
     def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
         self.begun = time.perf_counter()
-        self._statements: list[Statement] | None
-        Profile.__init__(self, name, time.time(), kind=kind)
+        self.name = name
+        self.started_at = time.time()
+        self.kind = kind
+        self.findings = []
+        self.timings = {}
+        self.counters = {}
+        self.sections = {}
+        self._statements: list[Statement] | None = None
         self.records: list[Record] = []
         self.overflow: dict[tuple[Any, ...], Sum] = {}
         self.boundaries: list[tuple[float, str]] = []
