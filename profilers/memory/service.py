@@ -58,14 +58,16 @@ def workers_of(store: Store, pid: int | None = None) -> tuple[WorkerStatus, ...]
         raise ServiceError(f"no worker of {store.database} has been seen in the last 30 s: {SEEN}")
     if pid is None:
         return living
-    family = {pid}
-    if psutil.pid_exists(pid):
-        family |= {child.pid for child in psutil.Process(pid).children()}
-    chosen = tuple(worker for worker in living if _is_here(worker.host) and worker.pid in family)
+    chosen = tuple(worker for worker in living if _is_here(worker.host) and is_of(worker.pid, pid))
     if not chosen:
         known = ", ".join(str(worker.pid) for worker in living)
         raise ServiceError(f"--pid {pid}: no worker of {store.database} (those are {known}): {SEEN}")
     return chosen
+
+
+def is_of(worker: int, pid: int) -> bool:
+    """Whether the worker is this process, or was started by it."""
+    return worker == pid or (psutil.pid_exists(worker) and psutil.Process(worker).ppid() == pid)
 
 
 def process_at(url: str) -> int:

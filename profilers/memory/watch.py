@@ -15,7 +15,7 @@ from profilers import switches
 from profilers.leak_verdict import LineGrowth, Verdict, judge
 from profilers.memory import tracing
 from profilers.memory.growth import consumers, grown_lines, leaking
-from profilers.memory.service import ServiceError, is_alive, workers_of
+from profilers.memory.service import ServiceError, is_alive, is_of, workers_of
 from profilers.memory.snapshots import Snapshot, read_snapshots
 from profilers.memory.tracing import Tracing
 from profilers.store import MemorySample, Period, Store
@@ -79,7 +79,7 @@ def watch(
         sample_every=max(0.25, min(interval / 5, seconds / SAMPLES)),
     )
     started = time.time()
-    progress = _Progress(run, {worker.pid for worker in expected}, started, seconds, say)
+    progress = _Progress(run, {worker.pid for worker in expected}, started, seconds, say, pid)
     many = f"{len(expected)} worker{'s'[: len(expected) != 1]}"
     say(f"tracemalloc goes on in {many} for {seconds:g} s: {', '.join(str(one.pid) for one in expected)}")
     try:
@@ -201,8 +201,11 @@ def _of_family(
 class _Progress:
     """Tells how far it is, which workers went and which came."""
 
-    def __init__(self, run: Tracing, expected: set[int], started: float, seconds: float, say: Say) -> None:
+    def __init__(
+        self, run: Tracing, expected: set[int], started: float, seconds: float, say: Say, pid: int | None
+    ) -> None:
         self.expected = expected
+        self._pid = pid
         self._run = run
         self._started = started
         self._seconds = seconds
@@ -220,6 +223,8 @@ class _Progress:
                 self._gone.add(pid)
                 self._say(f"worker {pid} is gone (killed or recycled); the others are measured on")
         for pid in sorted(last.keys() - self.expected):
+            if self._pid is not None and not is_of(pid, self._pid):
+                continue
             self.expected.add(pid)
             self._say(f"worker {pid} has come, and is measured from now on")
 
