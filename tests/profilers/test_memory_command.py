@@ -80,7 +80,7 @@ def test_all_workers_are_measured_and_tracemalloc_is_off_again_afterwards(health
     assert not is_tracing(healthy)
     output = healthy.folder / "memory.json"
     measuring = command(healthy, "--duration", "10s", "--interval", "2s", "--output", str(output))
-    wait_for(lambda: all_tracing(healthy))
+    wait_for(lambda: all_tracing(healthy), 60)
     printed, progress = measuring.communicate(timeout=60)
     assert measuring.returncode == 0, progress
     assert not is_tracing(healthy)
@@ -99,7 +99,7 @@ def test_ended_early_it_switches_tracemalloc_off_and_judges_what_it_saw(healthy,
     measuring = command(
         healthy, "--duration", "300s", "--interval", "5s", "--output", str(healthy.folder / "ended.json")
     )
-    wait_for(lambda: all_tracing(healthy))
+    wait_for(lambda: all_tracing(healthy), 60)
     measuring.send_signal(ended_by)
     printed, progress = measuring.communicate(timeout=60)
     assert not is_tracing(healthy)
@@ -110,7 +110,7 @@ def test_ended_early_it_switches_tracemalloc_off_and_judges_what_it_saw(healthy,
 
 def test_killed_it_leaves_a_switch_that_ends_by_itself(healthy):
     measuring = command(healthy, "--duration", "300s", "--interval", "5s")
-    wait_for(lambda: all_tracing(healthy))
+    wait_for(lambda: all_tracing(healthy), 60)
     measuring.kill()
     measuring.communicate()
     wait_for(lambda: not is_tracing(healthy), 40)
@@ -119,7 +119,7 @@ def test_killed_it_leaves_a_switch_that_ends_by_itself(healthy):
 def test_a_worker_killed_while_traced_is_told_and_the_service_goes_on(tmp_path):
     with shop(tmp_path / "shop", "bounded_cache") as server:
         measuring = command(server, "--duration", "20s", "--interval", "2s")
-        wait_for(lambda: all_tracing(server))
+        wait_for(lambda: all_tracing(server), 60)
         first, victim = server.workers()
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: len(server.workers()) == 2 and victim not in server.workers())
