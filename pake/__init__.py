@@ -13,7 +13,7 @@ from pake.auth import tokens
 from pake.auth.views import bp as auth
 from pake.cli import cli
 from pake.config import Settings, SettingsError, load_settings
-from pake.database import database_url, engine_options
+from pake.database import Service, database_url, engine_options
 from pake.extensions import db, limiter, limiter_config, migrate
 from pake.guard import REQUEST_ID, Guard
 from pake.json import OrjsonProvider
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         sys.exit(str(error))
     logs.configure(settings)
 
-    app = APIFlask(
+    app = Service(
         __name__,
         static_folder=None,  # type: ignore[arg-type]  # Flask's own type allows it
         title="PAKE",

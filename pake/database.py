@@ -1,9 +1,83 @@
-"""Which PostgreSQL the service uses, and how its connections are made."""
+"""Which PostgreSQL the service uses, how its connections are made, and what happens when it is away.
+
+No request waits for ever: an established connection to a frozen server would, whatever `statement_timeout`,
+`tcp_user_timeout` and keep-alives say, so psycopg2 waits here, with a deadline. A read that loses its
+connection is tried once more.
+"""
 
 from __future__ import annotations
 
+import math
+import select
+import time
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from apiflask import APIFlask
+from flask import request
+from flask.typing import ResponseReturnValue
+from psycopg2 import OperationalError
+from psycopg2.extensions import POLL_OK, POLL_READ, connection, set_wait_callback
+from sqlalchemy.exc import DBAPIError
+
 from pake import embedded
 from pake.config import Settings, SettingsError
+from pake.extensions import db
+
+log = structlog.get_logger(__name__)
+
+GRACE_SECONDS = 0.5
+"""How much longer than its time limit a statement is waited for: PostgreSQL's word says more than ours."""
+
+
+class NoAnswer(OperationalError):  # noqa: N818 - what happened, in the log
+    """The server is silent: frozen, or the network swallows what is sent. The connection is given up."""
+
+
+class Connection(connection):
+    """psycopg2's connection, that waits a limited time."""
+
+    patience: float = math.inf
+    """Seconds to wait for one answer."""
+
+
+def wait(connection: connection) -> None:
+    """Until the server has answered. psycopg2 calls it, and closes the connection when it raises NoAnswer."""
+    patience = getattr(connection, "patience", math.inf)
+    deadline = time.monotonic() + patience
+    while (state := connection.poll()) != POLL_OK:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
+        remaining = None if patience == math.inf else max(0, deadline - time.monotonic()) * 1000
+        if not poller.poll(remaining):
+            raise NoAnswer(f"no answer from PostgreSQL within {patience:g} s")
+
+
+def take_any_time(connection: sa.Connection) -> None:
+    """Lift the limits that are for requests, from a transaction that is meant to be long."""
+    connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+    if isinstance(driver := connection.connection.driver_connection, Connection):
+        driver.patience = math.inf
+
+
+class Service(APIFlask):
+    """The app: a read whose connection breaks is tried once more, on a new one.
+
+    Not after NoAnswer: its client has waited long enough.
+    """
+
+    def dispatch_request(self) -> ResponseReturnValue:
+        """Call the view."""
+        try:
+            return super().dispatch_request()
+        except DBAPIError as error:
+            broken = error.connection_invalidated and not isinstance(error.orig, NoAnswer)
+            if not broken or request.method not in ("GET", "HEAD"):
+                raise
+            log.warning("connection lost, read again", route=str(request.url_rule))
+            db.session.rollback()
+            return super().dispatch_request()
 
 
 def database_url(settings: Settings) -> str:
@@ -28,6 +102,15 @@ def database_url(settings: Settings) -> str:
 
 def engine_options(settings: Settings) -> dict[str, object]:
     """What SQLAlchemy's engine is created with: a bounded pool, and a time limit on everything."""
+    set_wait_callback(wait)
+
+    class Patient(Connection):
+        patience = float(settings.database_connect_timeout_seconds)
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.patience = settings.database_statement_timeout_ms / 1000 + GRACE_SECONDS
+
     return {
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
@@ -37,5 +120,6 @@ def engine_options(settings: Settings) -> dict[str, object]:
             "connect_timeout": settings.database_connect_timeout_seconds,
             "options": f"-c statement_timeout={settings.database_statement_timeout_ms} -c timezone=UTC",
             "application_name": "pake",
+            "connection_factory": Patient,
         },
     }

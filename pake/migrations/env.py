@@ -8,6 +8,8 @@ from alembic import context
 from flask import current_app
 from sqlalchemy import Connection, text
 
+from pake.database import take_any_time
+
 LOCK = 5_017_412_663
 """Any number that nothing else in the database locks."""
 
@@ -18,7 +20,7 @@ def migrate(connection: Connection) -> None:
     """Run the wanted migrations on this connection, or wait until another process has."""
     context.configure(connection=connection, target_metadata=database.metadata, compare_server_default=True)
     with context.begin_transaction():
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # the service's own is for requests
+        take_any_time(connection)
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         context.run_migrations()
 

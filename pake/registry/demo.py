@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from pake.database import take_any_time
+
 _SERVICES = text("""
     INSERT INTO service_registry (service_id, service_name, service_version, service_type, environment,
                                   base_url, health_check_url, labels, status)
@@ -42,7 +44,7 @@ def add_demo_services(session: Session, *, services: int, health_checks: int, me
 
     Services that are there already, and their histories, stay as they are. The caller commits.
     """
-    session.execute(text("SET LOCAL statement_timeout = 0"))  # the service's own is for requests
+    take_any_time(session.connection())
     ids = list(session.scalars(_SERVICES, {"services": services}))
     session.execute(_HEALTH_CHECKS, {"ids": ids, "rows": health_checks})
     session.execute(_METRICS, {"ids": ids, "rows": metrics})
