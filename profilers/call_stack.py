@@ -128,12 +128,16 @@ class Samples:
         self._every = 1
         self._skipped = 0
         self._time = 0.0
+        self._first = True
         self._ended = False
 
     def __call__(self, stack: list[str], seconds: float, async_state: object) -> None:
         if self._ended:
             self._unsubscribe()
             return
+        if self._first:  # it may count from one that was taken for somebody else, before this began
+            self._first = False
+            seconds = min(seconds, time.perf_counter() - self._started)
         self._time += seconds
         self._skipped += 1
         if self._skipped < self._every:

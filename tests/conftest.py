@@ -23,7 +23,13 @@ import sqlalchemy as sa
 
 from pake import embedded
 
-FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
+FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "autovacuum": "off",  # its workers are a superuser's: a database they are in cannot be dropped
+}
 """A test's data need not survive a power cut."""
 
 

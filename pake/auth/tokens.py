@@ -27,7 +27,7 @@ from flask_jwt_extended import (
     get_jwt,
     verify_jwt_in_request,
 )
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Engine, bindparam, func, insert, select, update
 
 from pake.auth.keys import signing_key
 from pake.auth.models import Role, TokenFamily, User
@@ -227,6 +227,15 @@ _ACCOUNT = (
 )
 
 
+def _autocommit_engine() -> Engine:
+    """Made once for each app: SQLAlchemy registers a listener with every engine of other options."""
+    extensions = current_app.extensions
+    if "pake_autocommit" not in extensions:
+        extensions["pake_autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    engine: Engine = extensions["pake_autocommit"]
+    return engine
+
+
 def _find_account(user_id: int, family_id: str) -> Account | None:
     """The account of a token, unless its family has ended. One statement, or none if it was asked just now.
 
@@ -235,7 +244,7 @@ def _find_account(user_id: int, family_id: str) -> Account | None:
     memory: Memory = current_app.extensions["pake_accounts"]
     if g.accept_remembered and (known := memory.get(family_id)) and known.id == user_id:
         return known
-    with db.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+    with _autocommit_engine().connect() as connection:
         row = connection.execute(_ACCOUNT, {"user_id": user_id, "family_id": family_id}).one_or_none()
     if row is None:
         memory.forget(family_id)
