@@ -46,6 +46,15 @@ def test_a_cache_that_is_full_after_the_warm_up_passes():
     assert_no_growth(lambda: cached(next(numbers)), 100)
 
 
+def test_a_cache_that_fills_up_while_it_is_watched_passes():
+    @lru_cache(maxsize=200)
+    def cached(key: int) -> bytearray:
+        return bytearray(1000)
+
+    numbers = iter(range(10_000))
+    assert_no_growth(lambda: cached(next(numbers)), 100)  # it is full in the second of three measurements
+
+
 def test_tracing_of_somebody_elses_is_left_on():
     tracemalloc.start()
     assert_no_growth(lambda: None)
