@@ -19,7 +19,7 @@ from profilers.memory.snapshots import Frame, statistics_of
 ROUNDS = 5
 """Groups of calls that are compared."""
 ATTEMPTS = 3
-"""Growth must be seen this often in a row: what is replaced now and then grows for a while, a leak for ever."""
+"""Growth must be seen this often in a row: a warm-up grows for a while, a leak for ever."""
 FRAMES = 10
 
 
