@@ -65,6 +65,10 @@ test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@rm -rf *.egg-info
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
+.PHONY: test-metrics
+test-metrics: $(TEST) ## /metrics over four workers, one of them killed, 50 of them replaced
+	@METRICS_RECYCLES=50 $(BIN)/python -m pytest -q tests/pake/test_metrics.py -k recycles $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(TEST) ## Hold the running service to its OpenAPI document with schemathesis, 10 minutes (RUN_TIME=60)
 	@$(BIN)/python -m tests.fuzz $(or $(RUN_TIME),600)

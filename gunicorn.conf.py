@@ -13,12 +13,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 
 import flask_migrate
 from gunicorn.arbiter import Arbiter
 
-from pake import create_app, embedded
+from pake import create_app, embedded, metrics
 from pake.config import SettingsError, load_settings
 from pake.worker import Worker
 from profilers.gunicorn import post_worker_init, worker_abort, worker_exit  # noqa: F401 - hooks of Gunicorn
@@ -54,8 +53,7 @@ def on_starting(server: Arbiter) -> None:
     if settings.database_url is None:
         _start_database()
     settings.instance_path.mkdir(parents=True, exist_ok=True)
-    metrics = tempfile.mkdtemp(prefix="metrics-", dir=settings.instance_path)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.path.abspath(metrics)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics.claim_folder(settings.instance_path))
 
 
 def when_ready(server: Arbiter) -> None:
@@ -81,6 +79,10 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
 
 def post_fork(server: Arbiter, worker: Worker) -> None:
     os.environ["PAKE_WORKER_SLOT"] = str(worker.slot)
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    metrics.forget(worker.slot)
 
 
 def on_exit(server: Arbiter) -> None:

@@ -8,7 +8,7 @@ from apiflask import APIFlask
 from flask import g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from pake import errors, logs
+from pake import errors, logs, metrics
 from pake.auth import tokens
 from pake.auth.views import bp as auth
 from pake.cli import cli
@@ -18,7 +18,7 @@ from pake.extensions import db, limiter, limiter_config, migrate
 from pake.guard import REQUEST_ID, Guard
 from pake.json import OrjsonProvider
 from pake.registry.views import bp as registry
-from pake.system import metrics, openapi
+from pake.system import openapi
 from pake.system.views import bp as system
 from profilers import ConfigError, Profilers
 
@@ -46,11 +46,13 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         docs_path=None,
     )
     app.json = OrjsonProvider(app)
+    meters = metrics.Meters()
     app.extensions["pake"] = settings
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_content_length,
         SQLALCHEMY_DATABASE_URI=url,
-        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings)
+        | {"poolclass": meters.pool_class(settings.database_pool_timeout_seconds)},
         PROFILE_STORE=str(settings.instance_path.resolve() / "profiles"),
         PROFILE_CONSOLE=settings.flask_profile_console,
         PROFILE_CONSOLE_TOKEN=settings.console_token,
@@ -70,7 +72,6 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     limiter.init_app(app)
     tokens.init_app(app, settings)
     errors.init_app(app)
-    metrics.init_app(app)
     openapi.init_app(app)
     app.register_blueprint(system)
     app.register_blueprint(auth)
@@ -85,4 +86,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.wsgi_app = Guard(  # type: ignore[method-assign]
         app.wsgi_app, {*settings.allowed_hosts, host}, settings.max_content_length
     )
+    metrics.init_app(app, meters)
+    with app.app_context():
+        meters.watch(db.engine)
     return app

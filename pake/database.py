@@ -114,7 +114,6 @@ def engine_options(settings: Settings) -> dict[str, object]:
     return {
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
-        "pool_timeout": settings.database_pool_timeout_seconds,
         "hide_parameters": True,
         "connect_args": {
             "connect_timeout": settings.database_connect_timeout_seconds,

@@ -25,6 +25,7 @@ from profilers.location import find_site, resolve
 from profilers.plugin import Profiler, call_hook
 from profilers.profile import Location, Profile
 from profilers.recording import Active, examine
+from profilers.signals import profile_examined
 from profilers.storage.keeper import Keeper
 from profilers.store import Limits, Store, StoreError, default_folder, matches, open_store
 from profilers.switches import ALL, Switch, Switches, WorkerStatus, names_on
@@ -176,13 +177,13 @@ class Worker:
             self.slots.close()
 
     def _examine(self, profile: Profile) -> None:
-        if not isinstance(profile, Recording):  # of a request that was lost: there is nothing to look at
-            return
-        if profile.kind == "request":  # a block is examined by `record`
-            examine(profile, profile.active.profilers_of(profile.name))
-            self.brake.request(profile.duration, profile.hooks if profile.timed else None)
-        profile.host = _HOST
-        profile.worker = os.getpid()
+        if isinstance(profile, Recording):  # else of a request that was lost: there is nothing to look at
+            if profile.kind == "request":  # a block is examined by `record`
+                examine(profile, profile.active.profilers_of(profile.name))
+                self.brake.request(profile.duration, profile.hooks if profile.timed else None)
+            profile.host = _HOST
+            profile.worker = os.getpid()
+        profile_examined.send(self._app, profile=profile)
 
     def _note(self, _: Keeper | None) -> None:
         """Note the lines of long requests, and tell of those that were lost with their workers."""

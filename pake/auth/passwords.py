@@ -9,9 +9,10 @@ import re
 import secrets
 import string
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
@@ -23,6 +24,7 @@ from zxcvbn_rs_py import zxcvbn
 
 from pake.errors import Problem
 from pake.extensions import settings
+from pake.metrics import meters
 
 MINIMUM_LENGTH = 15
 """NIST SP 800-63B-4 section 3.1.1.2, for a password that is the only factor."""
@@ -75,8 +77,17 @@ def _turnstile(parallel: int, waiting: int) -> Turnstile:
     return Turnstile(parallel, waiting)
 
 
-def _turn() -> AbstractContextManager[None]:
-    return _turnstile(settings.hashes_in_parallel, settings.hashes_waiting).turn()
+@contextmanager
+def _turn() -> Iterator[None]:
+    asked = time.perf_counter()
+    try:
+        with _turnstile(settings.hashes_in_parallel, settings.hashes_waiting).turn():
+            meters.hash_wait.observe(time.perf_counter() - asked)
+            with meters.hash_duration.time():
+                yield
+    except Problem:
+        meters.hashes_refused.inc()
+        raise
 
 
 def hash_password(password: str) -> str:

@@ -12,9 +12,9 @@ from sqlalchemy import func, select, text
 from pake.auth.models import User
 from pake.auth.tokens import bearer
 from pake.extensions import db
+from pake.metrics import exposition
 from pake.registry.models import ServiceHealthCheck, ServiceMetrics, ServiceRegistry
 from pake.schemas import Out
-from pake.system import metrics
 
 bp = APIBlueprint("system", __name__, tag="System", template_folder="templates")
 
@@ -86,8 +86,8 @@ def readyz() -> Health:
 @bp.get("/metrics")
 @bp.doc(responses={200: _page("Prometheus's text format", "text/plain")})
 def show_metrics() -> Response:
-    """Requests and their durations by route, over all workers."""
-    return metrics.exposition(current_app)
+    """Requests, statements, pool, password hashes, findings and memory, over all workers."""
+    return exposition()
 
 
 @bp.get("/docs")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +20,6 @@ from pake.extensions import db
 from profilers import Finding
 from profilers.worker import store_of
 from tests.pake.conftest import settings
-from tests.servers import Server, gunicorn, wait_for
 
 UNREACHABLE = "postgresql://nobody@127.0.0.1:1/none"
 
@@ -185,39 +181,6 @@ def test_a_session_is_clean_after_an_error(failing: APIFlask) -> None:
     client = failing.test_client()
     assert client.get("/broken-transaction").status_code == 422
     assert client.get("/readyz").status_code == 200
-
-
-# ---- metrics
-
-
-def test_requests_are_counted_by_route_and_not_by_address(client: FlaskClient) -> None:
-    for number in range(3):
-        client.get(f"/services/{number}")
-        client.get(f"/nowhere/{number}")
-    client.get("/auth/generate-password?length=20")
-    text = client.get("/metrics").text
-    assert 'route="/auth/generate-password",status="200"} 1.0' in text
-    assert 'route="unmatched",status="404"} 6.0' in text
-    assert "/nowhere" not in text
-
-
-def test_workers_count_together_and_a_killed_one_loses_nothing(tmp_path: Path, database_url: str) -> None:
-    def counted(server: Server) -> float:
-        text = server.get("/metrics").text
-        found = re.search(r'requests_total\{method="GET",route="/livez",status="200"\} (\S+)', text)
-        return float(found[1]) if found else 0
-
-    limits = ("--graceful-timeout", "5")
-    with gunicorn(tmp_path, *limits, DATABASE_URL=database_url, WEB_CONCURRENCY="2") as server:
-        before = counted(server)
-        for _ in range(20):
-            server.get("/livez")
-        assert counted(server) == before + 20
-        victim = server.workers()[0]
-        server.get("/livez")
-        os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in server.workers() and len(server.workers()) == 2)
-        assert counted(server) == before + 21
 
 
 # ---- SQL settings
