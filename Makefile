@@ -53,12 +53,13 @@ memray-run memray-flamegraph memray-stats: memray-%:
 SCENARIOS := smoke normal peak stress endurance
 .PHONY: $(SCENARIOS:%=perf-%)
 perf-smoke: ## Drive the service with 10 users for a minute: a table, a verdict, reports/smoke/
-perf-normal: ## 100 users, 10 minutes (USERS=20 RUN_TIME=2m make it smaller, here and below)
+perf-normal: ## 100 users, 10 minutes (USERS=20 RUN_TIME=2m make it smaller; WORKERS=4 Locust processes; HOST= ACCOUNTS=)
 perf-peak: ## 500 users, 5 minutes
 perf-stress: ## 1000 users, 3 minutes
 perf-endurance: ## 50 users, 30 minutes
 $(SCENARIOS:%=perf-%): perf-%: $(RUN)
-	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) $(ARGS)
+	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(HOST),--host $(HOST)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(ARGS)
 
 .PHONY: test
 test: $(TEST) ## Run the whole test suite on real PostgreSQL

@@ -1,6 +1,7 @@
 """`python -m locustfiles smoke`: start the service, drive a scenario, judge it, stop what was started.
 
-The exit status is 0 when every threshold held, 1 when one did not, 2 when there was no run to judge.
+The exit status is 0 when every threshold held, 1 when one did not, 2 when there was no run to judge, 3 when
+the run says nothing because the load generator was the bottleneck.
 """
 
 from __future__ import annotations
@@ -17,21 +18,23 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from locustfiles import gate, memory, profiled, report, service
-from locustfiles.environment import ACCOUNTS, RESULTS
+from locustfiles import driving, gate, memory, processes, profiled, report, service
+from locustfiles.driving import Crew
 from locustfiles.gate import Run
 from locustfiles.memory import Memory
+from locustfiles.processes import Usage
 from locustfiles.profiled import Profiled
+from locustfiles.result import Result
 from locustfiles.scenarios import SCENARIOS, Scenario
 
 ACCOUNTS_PER_USER = 0.2
 """Accounts for each simulated user: several sessions of one account are as common as one."""
 PROFILES_WRITTEN_SECONDS = 2
 """Within a second of a request its profile is in the store."""
-GRACE_SECONDS = 60
-"""How long Locust may take to stop after the run time."""
+NO_VERDICT = 3
+"""The exit status of a run that says nothing about the service."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,40 +45,47 @@ def main(arguments: list[str] | None = None) -> int:
     folder: Path = (options.output or service.ROOT / "reports" / scenario.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        run, seen, held, facts = _drive(scenario, folder, options)
+        result = _drive(scenario, folder, options)
     except service.ServiceError as error:
         print(f"no run: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("no verdict: interrupted; what was started is stopped", file=sys.stderr)
         return 2
-    verdict = gate.judge(run, scenario)
-    if held.curves:
-        (folder / "memory.svg").write_text(memory.chart(held), encoding="utf-8")
-    summary = report.as_json(run, verdict, scenario, seen, held, facts)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    (folder / "summary.md").write_text(
-        report.markdown(run, verdict, scenario, seen, held, facts), encoding="utf-8"
-    )
-    print(report.terminal(run, verdict, scenario, seen, held))
+    if result.held.curves:
+        (folder / "memory.svg").write_text(memory.chart(result.held), encoding="utf-8")
+    summary = json.dumps(report.as_json(result), indent=2)
+    (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
+    (folder / "summary.md").write_text(report.markdown(result), encoding="utf-8")
+    print(report.terminal(result))
     print(f"report: {os.path.relpath(folder)}/ (summary.md, summary.json, locust.html, server.log)")
-    return 0 if verdict.passed else 1
+    return NO_VERDICT if result.verdict.void else 0 if result.verdict.passed else 1
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m locustfiles", description=__doc__.partition("\n")[0])
     parser.add_argument("scenario", choices=SCENARIOS)
-    parser.add_argument("--users", type=int, help="instead of the scenario's number; its rate is scaled")
+    parser.add_argument("--users", type=_count, help="instead of the scenario's number; its rate is scaled")
     parser.add_argument("--run-time", type=_seconds, help="instead of the scenario's: 90, 90s, 5m, 1h")
     parser.add_argument("--services", type=int, default=100, help="services in the database (100)")
     parser.add_argument("--p95-ms", type=float, help="instead of the scenario's threshold")
     parser.add_argument("--host", help="drive this running service instead of starting one")
     parser.add_argument("--accounts", type=Path, help="with --host: a JSON file of accounts by role")
+    parser.add_argument("--workers", type=_count, default=1, help="Locust processes that make requests (1)")
+    parser.add_argument("--listen", default="", help="HOST:PORT where --workers from other hosts come to")
     parser.add_argument("--output", type=Path, help="folder of the report (reports/SCENARIO)")
     options = parser.parse_args(arguments)
     if (options.host is None) != (options.accounts is None):
         parser.error("--host and --accounts go together")
+    if options.listen and not re.fullmatch(r".+:\d+", options.listen):
+        parser.error(f"--listen: expected HOST:PORT such as 0.0.0.0:5557, not {options.listen}")
     return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, not {text}")
+    return int(text)
 
 
 def _seconds(text: str) -> int:
@@ -102,13 +112,19 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     )
 
 
-def _drive(
-    scenario: Scenario, folder: Path, options: argparse.Namespace
-) -> tuple[Run, Profiled, Memory, dict[str, Any]]:
+def _drive(scenario: Scenario, folder: Path, options: argparse.Namespace) -> Result:
+    crew = Crew(options.workers, options.listen)
+
+    def run(running: service.Service, accounts: Path) -> tuple[Run, list[Usage]]:
+        _say(f"{scenario.name}: {scenario.users} users for {scenario.run_time} s on {running.url}")
+        with processes.watched(running) as usage:
+            return driving.drive(scenario, running, accounts, folder, crew), usage
+
     if options.host is not None:
         running = service.Service(options.host)
-        run = _locust(scenario, running, options.accounts.resolve(), folder)
-        return run, Profiled(), Memory(), _facts(running)
+        driven, usage = run(running, options.accounts.resolve())
+        verdict = gate.judge(driven, scenario)
+        return Result(scenario, driven, verdict, usage=usage, facts=_facts(running, crew))
     count = max(2, round(scenario.users * ACCOUNTS_PER_USER))
     profilers, settings = service.PROFILERS, {}
     if scenario.memory:
@@ -118,76 +134,19 @@ def _drive(
         _say(f"adding {options.services} services and {count} accounts")
         running.flask("demo-data", "--services", str(options.services))
         with service.accounts(running, folder / "accounts.json", users=count, admins=count) as accounts:
-            run = _locust(scenario, running, accounts, folder)
-        if not running.environment["FLASK_PROFILE"]:
-            return run, Profiled(), Memory(), _facts(running)
-        time.sleep(PROFILES_WRITTEN_SECONDS)
-        seen = profiled.read(running, [route.name for route in run.routes])
-        held = Memory()
+            driven, usage = run(running, accounts)
+        seen, held = Profiled(), Memory()
+        if running.environment["FLASK_PROFILE"]:
+            time.sleep(PROFILES_WRITTEN_SECONDS)
+            seen = profiled.read(running, [route.name for route in driven.routes])
         if memory.NAME in running.environment["FLASK_PROFILE"].split(","):
             held = memory.read(running, folder / "memory.json")
-            run = dataclasses.replace(run, memory=held.answer)
-        return run, seen, held, _facts(running)
+            driven = dataclasses.replace(driven, memory=held.answer)
+        verdict = gate.judge(driven, scenario)
+        return Result(scenario, driven, verdict, seen, held, usage, _facts(running, crew))
 
 
-def _locust(scenario: Scenario, running: service.Service, accounts: Path, folder: Path) -> Run:
-    _say(f"{scenario.name}: {scenario.users} users for {scenario.run_time} s on {running.url}")
-    results = folder / "locust.json"
-    results.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "locust",
-        "--locustfile",
-        str(service.ROOT / "locustfiles/locustfile.py"),
-    ]
-    command += ["--headless", "--only-summary", "--skip-log-setup", "--exit-code-on-error", "0"]
-    command += [
-        "--host",
-        running.url,
-        "--users",
-        str(scenario.users),
-        "--spawn-rate",
-        str(scenario.spawn_rate),
-    ]
-    command += ["--run-time", f"{scenario.run_time}s", "--stop-timeout", "10"]
-    command += ["--html", str(folder / "locust.html")]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(service.ROOT),
-        ACCOUNTS: str(accounts),
-        RESULTS: str(results),
-    }
-    locust = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
-    try:
-        status = locust.wait(scenario.run_time + GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        status = None
-    finally:
-        if locust.poll() is None:
-            locust.kill()
-            locust.wait()
-    return _run(results, status, running)
-
-
-def _run(results: Path, status: int | None, running: service.Service) -> Run:
-    died = ""
-    if not running.alive:
-        died = "it ended in mid-run"
-    elif status is None:
-        died = "Locust did not stop in time"
-    elif status:
-        died = f"Locust ended with status {status}"
-    if not results.exists():
-        return Run(gate.total([]), (), 0.0, died=died or "Locust wrote no results")
-    data = json.loads(results.read_text(encoding="utf-8"))
-    routes = sorted(
-        (gate.measured(entry["name"], entry) for entry in data["entries"]), key=lambda one: one.name
-    )
-    return Run(gate.total(data["entries"]), tuple(routes), data["seconds"], tuple(data["failures"]), died)
-
-
-def _facts(running: service.Service) -> dict[str, Any]:
+def _facts(running: service.Service, crew: Crew) -> dict[str, str | int]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=service.ROOT, capture_output=True, text=True, check=False
     )
@@ -197,6 +156,7 @@ def _facts(running: service.Service) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "profilers": running.environment.get("FLASK_PROFILE") or "none",
+        "Locust processes": crew.workers,
     }
 
 

@@ -1,15 +1,25 @@
 """The gate: what Locust measured, held against the scenario's thresholds. Data in, verdict out.
 
 A run passes when every threshold held, overall and on every route, at least the expected number of requests
-was made, and the service lived to the end.
+was made, and the service lived to the end. A run whose load generator was the bottleneck has no verdict: it
+says how fast the generator was.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from locustfiles.scenarios import FEW, SIGN_IN, SIGN_IN_P95_MS, Scenario
+
+BUSY = 0.9
+"""Share of its core from which a Locust process is the bottleneck: Locust itself warns from there."""
+LATE_SHARE = 0.25
+"""How late a Locust process may wake, as a share of the p95 threshold."""
+LATE_MS = 50.0
+"""And whatever the threshold: less is what a busy machine does to anybody."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,35 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Generator:
+    """How one Locust process was: a gevent loop on one core."""
+
+    name: str
+    """`Locust`, or the id of a Locust worker."""
+    cpu: float
+    """Share of its core that a tenth of the run's seconds exceeded, 0 to 1."""
+    late_ms: float
+    """How late it woke from short sleeps, 95th percentile: response times are wrong by as much."""
+
+
+@dataclass(frozen=True)
+class Second:
+    """One second of a run, all routes together. Times in milliseconds."""
+
+    at: int
+    """Seconds since the epoch."""
+    users: int
+    response_times: Mapping[float, int]
+    """Number of requests by response time."""
+    failures: int
+
+    @property
+    def requests(self) -> int:
+        """How many ended in it."""
+        return sum(self.response_times.values())
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished run."""
 
@@ -44,6 +83,9 @@ class Run:
     """Why the service or the generator ended before the run did; empty when both lived."""
     memory: str = ""
     """What the memory profiler says: `leak`, `no leak`, `not enough data`; empty when it was not asked."""
+    generators: tuple[Generator, ...] = ()
+    course: tuple[Second, ...] = ()
+    """The run second by second."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +105,13 @@ class Verdict:
     """All checks of a run."""
 
     checks: tuple[Check, ...]
+    void: tuple[str, ...] = ()
+    """Why the run says nothing about the service; empty when it does."""
 
     @property
     def passed(self) -> bool:
-        """Whether every threshold held."""
-        return all(check.held for check in self.checks)
+        """Whether every threshold held, in a run that says something."""
+        return not self.void and all(check.held for check in self.checks)
 
     @property
     def reasons(self) -> list[str]:
@@ -84,7 +128,21 @@ def judge(run: Run, scenario: Scenario) -> Verdict:
     checks = [*_overall(run, scenario), *(check for r in run.routes for check in _route(r, scenario))]
     if run.memory:
         checks.append(Check("the run", "no leak", run.memory, run.memory != "leak"))
-    return Verdict(tuple(checks))
+    return Verdict(tuple(checks), () if run.died else tuple(bottleneck(run, scenario)))
+
+
+def bottleneck(run: Run, scenario: Scenario) -> list[str]:
+    """In which way the load generator was too weak for the load; empty when it was not."""
+    late_limit = max(LATE_MS, scenario.thresholds.p95_ms * LATE_SHARE)
+    reasons = []
+    for one in run.generators:
+        if one.cpu > BUSY:
+            reasons.append(f"{one.name} used {one.cpu:.0%} of a core, over {BUSY:.0%}, in a tenth of the run")
+        if one.late_ms > late_limit:
+            reasons.append(
+                f"{one.name} woke {one.late_ms:.0f} ms late (p95), over {late_limit:.0f}: it waited for CPU"
+            )
+    return reasons
 
 
 def _overall(run: Run, scenario: Scenario) -> list[Check]:
@@ -137,7 +195,7 @@ def _errors(measured: Measured, limit: float, subject: str) -> Check:
     return Check(subject, f"errors < {limit:.0%}", share, measured.errors < limit)
 
 
-def percentile(response_times: dict[float, int], share: float) -> float:
+def percentile(response_times: Mapping[float, int], share: float) -> float:
     """The response time that `share` (0 to 1) of the requests did not exceed (nearest rank); 0 without any.
 
     Args:
@@ -154,7 +212,7 @@ def percentile(response_times: dict[float, int], share: float) -> float:
 
 def measured(name: str, entry: dict[str, Any]) -> Measured:
     """One of Locust's statistics entries, as its `--json-file` has them."""
-    times = {float(milliseconds): count for milliseconds, count in entry["response_times"].items()}
+    times = _times_of(entry["response_times"])
     requests = entry["num_requests"]
     return Measured(
         name=name,
@@ -184,3 +242,35 @@ def total(entries: list[dict[str, Any]]) -> Measured:
             "max_response_time": max((entry["max_response_time"] or 0 for entry in entries), default=0),
         },
     )
+
+
+def generators(processes: Mapping[str, Any]) -> tuple[Generator, ...]:
+    """How the Locust processes were, as `locustfiles.generator` counted it."""
+    return tuple(
+        Generator(name or "Locust", _exceeded(health["cpu"]), percentile(_times_of(health["late_ms"]), 0.95))
+        for name, health in sorted(processes.items())
+    )
+
+
+def _exceeded(shares: list[float]) -> float:
+    """What a tenth of the values exceeded; 0 without any."""
+    return percentile(Counter(shares), 0.9)
+
+
+def course(data: Mapping[str, Any]) -> tuple[Second, ...]:
+    """The seconds of a run, as `locustfiles.generator` counted them; those without a request too."""
+    if not data["seconds"]:
+        return ()
+    ends = [int(second) for second in data["seconds"]]
+    users = 0
+    found = []
+    for at in range(min(ends), max(ends) + 1):
+        users = data["users"].get(str(at), users)
+        times = _times_of(data["seconds"].get(str(at), {}))
+        found.append(Second(at, users, times, data["failures"].get(str(at), 0)))
+    return tuple(found)
+
+
+def _times_of(counts: Mapping[str, int]) -> dict[float, int]:
+    """Counts by time, as JSON has them."""
+    return {float(milliseconds): count for milliseconds, count in counts.items()}

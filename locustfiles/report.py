@@ -7,18 +7,19 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
-from locustfiles.gate import Measured, Run, Verdict
-from locustfiles.memory import Memory
-from locustfiles.profiled import Profiled, ProfiledRoute
-from locustfiles.scenarios import Scenario
+from locustfiles import processes
+from locustfiles.gate import Measured
+from locustfiles.profiled import ProfiledRoute
+from locustfiles.result import Result
 
 COLUMNS = ("route", "requests", "failed", "average", "p50", "p95", "p99", "max")
 PROFILED_COLUMNS = ("route", "profiled", "statements p50", "max", "database")
 NOTE = "Times in milliseconds, percentiles to half a percent."
 
 
-def terminal(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, held: Memory) -> str:
+def terminal(result: Result) -> str:
     """The routes as a table, each threshold with what was measured, and the verdict."""
+    run, verdict, seen, held = result.run, result.verdict, result.seen, result.held
     lines = _table([COLUMNS, *map(_row, run.routes)], _row(run.total))
     lines += ["", NOTE, ""]
     if seen.routes:
@@ -33,16 +34,16 @@ def terminal(run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, hel
         if check.subject in ("the run", "all routes") or not check.held
     ]
     lines += [f"  failure: {failure}" for failure in run.failures[:10]]
-    lines += ["", _headline(verdict, scenario)]
+    lines += ["", *result.costs, *(f"no verdict: {reason}" for reason in verdict.void)]
+    lines += ["", headline(result)]
     return "\n".join(lines)
 
 
-def markdown(
-    run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, held: Memory, facts: dict[str, Any]
-) -> str:
+def markdown(result: Result) -> str:
     """What a pull-request comment shows."""
-    lines = [f"## {_headline(verdict, scenario)}", ""]
-    lines += [f"- **{_text(reason)}**" for reason in verdict.reasons]
+    run, verdict, seen, held = result.run, result.verdict, result.seen, result.held
+    lines = [f"## {_text(headline(result))}", ""]
+    lines += [f"- **{_text(reason)}**" for reason in verdict.void or verdict.reasons]
     lines += ["", "| threshold | measured | |", "|---|---|---|"]
     lines += [
         f"| {_text(check.threshold)} | {_text(check.measured)} | {'held' if check.held else '**not held**'} |"
@@ -59,34 +60,37 @@ def markdown(
         lines += ["![Memory of each worker against its requests](memory.svg)", ""]
     if run.failures:
         lines += ["Failures:", "", *(f"- {_text(failure)}" for failure in run.failures[:20]), ""]
-    lines += [", ".join(f"{name}: {_text(str(value))}" for name, value in facts.items())]
+    lines += [*(f"- {_text(cost)}" for cost in result.costs), ""]
+    lines += [", ".join(f"{name}: {_text(str(value))}" for name, value in result.facts.items())]
     return "\n".join(lines) + "\n"
 
 
-def as_json(
-    run: Run, verdict: Verdict, scenario: Scenario, seen: Profiled, held: Memory, facts: dict[str, Any]
-) -> dict[str, Any]:
+def as_json(result: Result) -> dict[str, Any]:
     """Everything, for tools; `version` rises when a member changes its meaning."""
+    run, verdict = result.run, result.verdict
     return {
         "version": 1,
         "passed": verdict.passed,
         "reasons": verdict.reasons,
-        "scenario": dataclasses.asdict(scenario),
-        "facts": facts,
+        "no_verdict": list(verdict.void),
+        "scenario": dataclasses.asdict(result.scenario),
+        "facts": dict(result.facts),
         "checks": [dataclasses.asdict(check) for check in verdict.checks],
         "total": dataclasses.asdict(run.total),
         "routes": [dataclasses.asdict(route) for route in run.routes],
         "failures": list(run.failures),
-        "profiled": dataclasses.asdict(seen),
-        "memory": {"answer": held.answer, "text": held.text},
+        "profiled": dataclasses.asdict(result.seen),
+        "memory": {"answer": result.held.answer, "text": result.held.text},
+        "generators": [dataclasses.asdict(one) for one in run.generators],
+        "service_cpu": processes.cpu(result.usage, database=False),
+        "database_cpu": processes.cpu(result.usage, database=True),
         "seconds": run.seconds,
     }
 
 
-def _headline(verdict: Verdict, scenario: Scenario) -> str:
-    broken = len(verdict.reasons)
-    outcome = "PASSED" if verdict.passed else f"FAILED ({broken} threshold{'s'[: broken > 1]} not held)"
-    return f"{scenario.name}: {outcome}"
+def headline(result: Result) -> str:
+    """The scenario and its verdict."""
+    return f"{result.scenario.name}: {result.outcome}"
 
 
 def _row(measured: Measured) -> tuple[str, ...]:

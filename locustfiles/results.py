@@ -14,6 +14,7 @@ from locust import events
 from locust.env import Environment
 from locust.runners import STATE_CLEANUP, STATE_STOPPED, STATE_STOPPING, WorkerRunner
 
+from locustfiles import generator
 from locustfiles.environment import RESULTS
 
 SECONDS = 5
@@ -24,6 +25,7 @@ def install() -> None:
     """Report on the run that begins next."""
     events.test_start.add_listener(_start)  # type: ignore[no-untyped-call]
     events.quitting.add_listener(_write)  # type: ignore[no-untyped-call]
+    generator.install()
 
 
 def _start(environment: Environment, **_: Any) -> None:
@@ -58,5 +60,6 @@ def _write(environment: Environment, **_: Any) -> None:
         "failures": [f"{error.name}: {error.error} ({error.occurrences} times)" for error in failures]
         + [f"in a persona: {error['msg']} ({error['count']} times)" for error in exceptions],
         "seconds": (stats.last_request_timestamp or 0) - stats.start_time,
+        "course": generator.taken(),
     }
     Path(path).write_text(json.dumps(results), encoding="utf-8")

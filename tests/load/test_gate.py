@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from locustfiles import gate, report
-from locustfiles.gate import Measured, Run, judge
-from locustfiles.memory import Memory
+from locustfiles.gate import Generator, Measured, Run, judge
 from locustfiles.profiled import Profiled, ProfiledRoute
+from locustfiles.result import Result
 from locustfiles.scenarios import SCENARIOS, SIGN_IN
 
 SMOKE = SCENARIOS["smoke"]
@@ -103,11 +103,44 @@ def test_the_total_joins_the_routes() -> None:
 def test_markdown_shows_hostile_names_as_text() -> None:
     hostile = dataclasses.replace(run(measured("GET /<script>|x")), failures=("<img src=x>",))
     seen = Profiled((ProfiledRoute("GET /<b>", 1, 2, 3, 0.5),), ("<i>SELECT</i>",))
-    text = report.markdown(hostile, judge(hostile, SMOKE), SMOKE, seen, Memory(), {})
+    text = report.markdown(Result(SMOKE, hostile, judge(hostile, SMOKE), seen))
     assert "<script>" not in text
     assert not {"<img", "<b>", "<i>"} & set(text.split())
     assert "&lt;i&gt;SELECT" in text
     assert "GET /&lt;script&gt;\\|x" in text
+
+
+def with_generator(one: Run, cpu: float = 0.2, late_ms: float = 2) -> Run:
+    return dataclasses.replace(one, generators=(Generator("worker-1", cpu, late_ms),))
+
+
+@pytest.mark.parametrize(
+    ("generator", "reason"),
+    [
+        ({"cpu": 0.97}, "worker-1 used 97% of a core, over 90%"),
+        ({"late_ms": 80}, "worker-1 woke 80 ms late (p95), over 50"),
+    ],
+)
+def test_a_run_whose_generator_was_the_bottleneck_has_no_verdict(
+    generator: dict[str, float], reason: str
+) -> None:
+    for one in (run(measured()), run(measured(p95_ms=900))):  # neither good nor bad news is believed
+        verdict = judge(with_generator(one, **generator), SMOKE)
+        assert not verdict.passed
+        assert verdict.void[0].startswith(reason)
+        result = Result(SMOKE, one, verdict)
+        assert "NO VERDICT" in report.terminal(result)
+        assert reason in report.markdown(result)
+
+
+def test_a_generator_with_time_to_spare_leaves_the_verdict() -> None:
+    assert judge(with_generator(run(measured())), SMOKE).passed
+    assert judge(with_generator(run(measured(p95_ms=300))), SMOKE).void == ()
+
+
+def test_a_service_that_died_fails_whatever_the_generator_did() -> None:
+    verdict = judge(with_generator(run(measured(), died="it ended in mid-run"), cpu=1.0), SMOKE)
+    assert (verdict.passed, verdict.void) == (False, ())
 
 
 def test_a_leak_fails_the_run_and_neither_health_nor_doubt_does() -> None:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,14 +39,20 @@ def stub(fault: str) -> Iterator[str]:
         process.wait()
 
 
-def drive(url: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def command(url: str, folder: Path, *options: str) -> list[str]:
     """A short smoke run against a service."""
     accounts = folder / "accounts.json"
     made = {role: [{"username": role, "password": "p"}] for role in ("user", "admin")}
     accounts.write_text(json.dumps(made))
     command = [sys.executable, "-m", "locustfiles", "smoke", "--host", url, "--accounts", str(accounts)]
-    command += ["--output", str(folder / "report"), "--users", "8", "--run-time", "8s", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    return [*command, "--output", str(folder / "report"), "--users", "8", "--run-time", "6s", *options]
+
+
+def drive(url: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The run, to its end."""
+    return subprocess.run(
+        command(url, folder, *options), cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+    )
 
 
 def test_a_healthy_service_passes_and_leaves_a_report(tmp_path: Path) -> None:
@@ -59,6 +66,8 @@ def test_a_healthy_service_passes_and_leaves_a_report(tmp_path: Path) -> None:
     assert all("{" in route["name"] or "1" not in route["name"] for route in summary["routes"])
     assert "smoke: PASSED" in (tmp_path / "report/summary.md").read_text()
     assert (tmp_path / "report/locust.html").stat().st_size > 0
+    assert len(summary["generators"]) == 1
+    assert sum(cores for _, cores in summary["service_cpu"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -81,6 +90,28 @@ def test_a_fault_fails_the_run_and_is_named(
     assert not json.loads((tmp_path / "report/summary.json").read_text())["passed"]
 
 
+def test_a_generator_that_gets_too_little_cpu_gives_no_verdict_and_says_why(tmp_path: Path) -> None:
+    with (
+        stub("none") as url,
+        (tmp_path / "printed").open("w") as printer,
+        subprocess.Popen(command(url, tmp_path), stdout=printer, stderr=printer, cwd=ROOT) as run,
+    ):
+        while run.poll() is None:
+            for locust in psutil.Process(run.pid).children():  # stopped for four fifths of the time
+                with suppress(psutil.NoSuchProcess):
+                    locust.suspend()
+                    time.sleep(0.2)
+                    locust.resume()
+            time.sleep(0.05)
+    printed = (tmp_path / "printed").read_text()
+    assert run.returncode == 3, printed
+    assert "smoke: NO VERDICT (the load generator was the bottleneck)" in printed
+    assert "no verdict: Locust woke" in printed
+    summary = json.loads((tmp_path / "report/summary.json").read_text())
+    assert not summary["passed"]
+    assert summary["no_verdict"]
+
+
 def test_a_run_that_reaches_nobody_fails(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # bound and not listening: refused
@@ -94,12 +125,14 @@ def test_a_run_that_reaches_nobody_fails(tmp_path: Path) -> None:
     [
         (["smoke", "--run-time", "soon"], "expected a time such as 90, 90s, 5m or 1h, not soon"),
         (["smoke", "--host", "http://127.0.0.1:1"], "--host and --accounts go together"),
+        (["smoke", "--workers", "none"], "expected a number from 1, not none"),
+        (["smoke", "--listen", "here"], "expected HOST:PORT such as 0.0.0.0:5557, not here"),
         (["siesta"], "invalid choice: 'siesta'"),
     ],
 )
 def test_a_wrong_option_is_one_line(arguments: list[str], line: str) -> None:
-    command = [sys.executable, "-m", "locustfiles", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    started = [sys.executable, "-m", "locustfiles", *arguments]
+    done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert line in done.stderr
     assert "Traceback" not in done.stderr
