@@ -1,9 +1,9 @@
 """`slow-queries`: which statements took too long, on which line, and what PostgreSQL's plan says about them.
 
 Each is a finding with its time, rows, line and plan, and one line in the log `profilers.slow_queries`; values
-are in neither. The plan is asked for once per statement and process, after the response was sent, and never
-runs the statement. Where it shows what is missing, the fix is SQL that can be run as it stands:
-`CREATE INDEX CONCURRENTLY ON orders (customer_id);`.
+are in neither. The plan is asked for after the response was sent, and never runs it; of a statement that stays
+slow it is asked for again every ten minutes, and the store notes when it has changed. Where it shows what is
+missing, the fix is SQL that can be run as it stands: `CREATE INDEX CONCURRENTLY ON orders (customer_id);`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ log = logging.getLogger("profilers.slow_queries")
 
 MAX_PLANS = 200
 """Statements of which a process asks for a plan; of further ones it does not."""
+AGAIN_SECONDS = 600.0
+"""Age from which a plan is asked for again, should the statement still be slow."""
 PAUSE_SECONDS = 60.0
 """How long no plan is asked for after the database could not be reached for one."""
 
@@ -44,6 +46,8 @@ class Planned:
     hints: list[Hint] = field(default_factory=list)
     missing: str = ""
     """Why there is no plan."""
+    at: float = field(default_factory=time.time)
+    """When it was asked for."""
 
 
 class SlowQueries(Profiler[SlowQueryOptions]):
@@ -82,23 +86,23 @@ class SlowQueries(Profiler[SlowQueryOptions]):
                 log.warning("%s", finding.message)
 
     def _plan(self, shape: str, record: Record) -> Planned:
-        """The plan of a statement, asked for the first time it is slow."""
+        """The plan of a statement, asked for when it is slow and the last one is not of now."""
         key = (str(record.engine.url), shape)
         with self._planning:
             planned = self._planned.get(key)
-            if planned is not None:
+            if planned is not None and time.time() - planned.at < AGAIN_SECONDS:
                 return planned
             if not self.options.plan:
                 return Planned(missing="PROFILE_SLOW_QUERIES_PLAN is off")
-            if len(self._planned) >= MAX_PLANS:
+            if planned is None and len(self._planned) >= MAX_PLANS:
                 return Planned(missing=f"{MAX_PLANS} statements have been planned by this process")
             if time.monotonic() < self._pause_until:
-                return Planned(missing="the database could not be reached for a plan a moment ago")
+                return planned or Planned(missing="the database could not be reached for a plan a moment ago")
             try:
                 planned = self._planned[key] = plan_of(record)
             except NotReachedError as error:
                 self._pause_until = time.monotonic() + PAUSE_SECONDS
-                planned = Planned(missing=str(error))
+                planned = planned or Planned(missing=str(error))
             return planned
 
 
@@ -147,6 +151,12 @@ def slow_query(
             "error": slowest.error,
             "plan": planned.outline,
             "no_plan": planned.missing,
+            **(_asked(planned, records[0]) if planned.outline else {}),
             "hints": [asdict(hint) for hint in planned.hints],
         },
     )
+
+
+def _asked(planned: Planned, record: Record) -> dict[str, object]:
+    """When a plan was asked for, and of which database: a statement has one in each."""
+    return {"planned_at": planned.at, "database": record.engine.url.database or ""}

@@ -26,6 +26,7 @@ from profilers.store import (
     FindingRow,
     MemorySample,
     Period,
+    PlanRow,
     ProfileRow,
     Reader,
     StatementRow,
@@ -55,6 +56,7 @@ class Capture:
     details: tuple[Profile, ...]
     samples: tuple[MemorySample, ...]
     dropped: dict[str, int]
+    plan_rows: tuple[PlanRow, ...] = ()
 
     def profiles(
         self, period: Period = Period(), *, limit: int = 100, before: str | None = None
@@ -84,6 +86,10 @@ class Capture:
         """Most total time first."""
         return [row for row in self.statement_rows if any(map(period.names, row.endpoints))][:limit]
 
+    def plans(self) -> Sequence[PlanRow]:
+        """Those of its statements, one after the other as they changed."""
+        return self.plan_rows
+
     def memory(self, period: Period = Period()) -> Sequence[MemorySample]:
         """Oldest first."""
         return self.samples
@@ -107,15 +113,18 @@ def save(reader: Reader, period: Period, made_at: float) -> str:
     wanted = {row.id for row in (*slowest, *telling)}
     wanted |= {row.last_profile for row in reader.findings(period)[:DETAILS]}
     details = [reader.profile(identity) for identity in sorted(wanted)]
+    statements = reader.statements(period, limit=STATEMENTS)
+    shapes = {row.shape for row in statements}
     capture = Capture(
         made_at=float(made_at),
         endpoint_rows=tuple(reader.endpoints(period, points=24)),
         finding_rows=tuple(reader.findings(period)),
-        statement_rows=tuple(reader.statements(period, limit=STATEMENTS)),
+        statement_rows=tuple(statements),
         profile_rows=tuple(rows),
         details=tuple(each for each in details if each is not None),
         samples=tuple(reader.memory(period)[-SAMPLES:]),
         dropped=reader.left_out(),
+        plan_rows=tuple(row for row in reader.plans() if row.shape in shapes),
     )
     return json.dumps({"format": FORMAT, "version": VERSION, **asdict(capture)})
 

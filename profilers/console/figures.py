@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from profilers.profile import Location, Profile, Statement
+from profilers.storage.plan_history import structure
+from profilers.store import PlanRow
 
 WIDTH = 1000.0
 """All positions across are shares of this; the page stretches it to its width."""
@@ -86,16 +89,47 @@ class Step:
     text: str
     is_node: bool
     """Not a condition of the node above it."""
+    differs: bool = False
+    """From the plan it is compared with."""
 
 
-def plan_steps(outline: Iterable[object]) -> list[Step]:
-    """The indented lines of `profilers.plans.outline` as steps of a tree."""
+MOST_STEPS = 100
+
+
+def plan_steps(outline: Iterable[object], other: Sequence[str] | None = None) -> list[Step]:
+    """The indented lines of `profilers.plans.outline` as steps of a tree, compared with those of another."""
+    lines = [str(line) for line in outline][:MOST_STEPS]
+    common = set(structure(lines) if other is None else structure(other))
     steps = []
-    for line in outline:
-        text = str(line)
+    for text, kept in zip(lines, structure(lines), strict=True):
         body = text.lstrip()
-        steps.append(Step(min((len(text) - len(body)) // 2, 12), body, "(cost " in body))
+        depth = min((len(text) - len(body)) // 2, 12)
+        steps.append(Step(depth, body, "(cost " in body, kept not in common))
     return steps
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A statement's plan that gave way to another."""
+
+    shape: str
+    database: str
+    after: float
+    """When the old plan was last seen."""
+    at: float
+    """When the new one was first seen."""
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def flips(plans: Sequence[PlanRow]) -> list[Flip]:
+    """Where the plan of a statement changed, newest first."""
+    found = [
+        Flip(new.shape, new.database, old.last_seen, new.first_seen, old.outline, new.outline)
+        for old, new in pairwise(plans)
+        if (old.shape, old.database) == (new.shape, new.database)
+    ]
+    return sorted(found, key=lambda flip: -flip.at)
 
 
 def line(values: Sequence[float], width: float = 120, height: float = 28) -> str:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 PERIODS = {"10m": 600.0, "1h": 3600.0, "6h": 6 * 3600.0, "1d": 86400.0, "7d": 7 * 86400.0, "all": None}
 POINTS = 24
-ENDPOINTS, FINDINGS, REQUESTS, STATEMENTS, RUNS = 100, 20, 50, 60, 80
+ENDPOINTS, FINDINGS, REQUESTS, STATEMENTS, RUNS, FLIPS = 100, 20, 50, 60, 80, 10
 """Rows on a page."""
 COMPARED = 600
 """Newest requests of each of the two periods that are compared."""
+ALL_STATEMENTS = 5_000
+"""As many shapes as a store keeps."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,25 @@ def one_request(source: Source, profile_id: str) -> Data:
 
 
 def statements(source: Source) -> Data:
-    """Statement shapes across endpoints, most total time first, with the plans of the slow ones."""
+    """Statement shapes across endpoints, most total time first, with the plans of the slow ones, and which of
+    them changed in the period.
+    """
     first = _first()
-    rows = source.reader.statements(period_of(source), limit=first + STATEMENTS + 1)
-    plans = {
-        row.finding.subject: row.finding.details["plan"]
-        for row in source.reader.findings(period_of(source))
-        if row.finding.details.get("plan")
-    }
+    period = period_of(source)
+    rows = source.reader.statements(period, limit=max(first + STATEMENTS, ALL_STATEMENTS) + 1)
+    plans = source.reader.plans()
+    newest = {row.shape: row.outline for row in plans}
+    shapes = {row.shape for row in rows}
+    flips = [
+        flip
+        for flip in figures.flips(plans)
+        if flip.shape in shapes and (period.since is None or flip.at >= period.since)
+    ]
     return {
+        "flips": flips[:FLIPS],
+        "more_flips": max(0, len(flips) - FLIPS),
         "statements": [
-            {**asdict(row), "plan": plans.get(row.shape, [])} for row in rows[first : first + STATEMENTS]
+            {**asdict(row), "plan": newest.get(row.shape, ())} for row in rows[first : first + STATEMENTS]
         ],
         "total": sum(row.duration for row in rows),
         "next": _next(rows, first, STATEMENTS),

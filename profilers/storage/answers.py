@@ -16,7 +16,15 @@ from profilers.storage.database import Connection, Database
 from profilers.storage.encoding import decode, decode_finding
 from profilers.storage.histogram import count_value, duration_value, percentile_bucket
 from profilers.storage.memory_samples import decode_sample
-from profilers.storage.rows import EndpointRow, FindingRow, MemorySample, Period, ProfileRow, StatementRow
+from profilers.storage.rows import (
+    EndpointRow,
+    FindingRow,
+    MemorySample,
+    Period,
+    PlanRow,
+    ProfileRow,
+    StatementRow,
+)
 
 _PROFILE = """
     SELECT p.id, n.text, p.kind, p.started_at, p.duration, p.status, p.outcome, p.host, p.worker,
@@ -171,6 +179,18 @@ class Answers:
             )
             for key in ids
             for calls, duration, longest, rows, endpoints in (sums[key],)
+        ]
+
+    def plans(self) -> Sequence[PlanRow]:
+        """The plans of slow statements, one after the other as they changed."""
+        with self._reading() as connection:
+            found = connection.execute(
+                """SELECT s.text, p.source, p.body, p.first_seen, p.last_seen
+                     FROM plan p JOIN shape s ON s.id = p.shape_id ORDER BY s.text, p.source, p.first_seen"""
+            ).fetchall()
+        return [
+            PlanRow(shape, source, tuple(json.loads(body)), first, last)
+            for shape, source, body, first, last in found
         ]
 
     def memory(self, period: Period = Period()) -> Sequence[MemorySample]:

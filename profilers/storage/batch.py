@@ -167,6 +167,7 @@ class Batch:
         self.statements: defaultdict[tuple[int, int], dict[str, list[Any]]] = defaultdict(dict)
         self.findings: dict[int, tuple[int, str, float, float, str]] = {}
         self.finding_sums: defaultdict[tuple[int, int, int], list[Any]] = defaultdict(lambda: [0, 0, 0.0])
+        self.plans: dict[tuple[int, str, float], list[str]] = {}
         self.statements_left_out = 0
 
     def add(self, profile: Profile) -> None:
@@ -246,6 +247,10 @@ class Batch:
                     )
                 body = json.dumps(encode_finding(finding), separators=(",", ":"), default=str)
                 self.findings[identity] = (identity, body, profile.started_at, profile.started_at, profile.id)
+            if finding.details.get("plan") and "planned_at" in finding.details:
+                source = str(finding.details.get("database", ""))
+                key = (self.shape_ids.id(finding.subject), source, float(finding.details["planned_at"]))
+                self.plans[key] = finding.details["plan"]
             sums = self.finding_sums[slot, endpoint, identity]
             sums[0] += identity not in seen
             sums[1] += count

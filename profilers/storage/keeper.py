@@ -10,6 +10,7 @@ from profilers.profile import Profile
 from profilers.storage import schema
 from profilers.storage.batch import Batch, Fingerprints, Names, Sampler, Shapes, Sums
 from profilers.storage.database import Connection, Database
+from profilers.storage.plan_history import keep_plans_bounded, note_plans
 from profilers.storage.rows import Limits
 
 UPKEEP_SECONDS = 10.0
@@ -97,6 +98,7 @@ class Keeper:
             [(slot, schema.SLOT, endpoint, identity, *sums)
              for (slot, endpoint, identity), sums in batch.finding_sums.items()],
         )  # fmt: skip
+        note_plans(connection, [(*key, outline) for key, outline in batch.plans.items()])
         merge_endpoints(
             connection,
             {(slot, schema.SLOT, endpoint): sums for (slot, endpoint), sums in batch.endpoints.items()},
@@ -169,6 +171,7 @@ def _expire(connection: Connection, before: float) -> None:
     for table in schema.SUMS:
         connection.execute(f"DELETE FROM {table} WHERE slot + width < ?", (before,))
     connection.execute("DELETE FROM finding WHERE last_seen < ?", (before,))
+    keep_plans_bounded(connection, before)
 
 
 def _drop_profiles(connection: Connection, count: int, *, bounded: bool) -> None:

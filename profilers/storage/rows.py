@@ -127,6 +127,18 @@ class StatementRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A plan that PostgreSQL chose for a slow statement, from the time it was first seen to the last."""
+
+    shape: str
+    database: str
+    outline: tuple[str, ...]
+    """Indented lines, with the newest estimates."""
+    first_seen: float
+    last_seen: float
+
+
+@dataclass(frozen=True, slots=True)
 class MemorySample:
     """One look at one worker's memory. Sizes in bytes; numbers that only rise begin with the worker."""
 
@@ -182,6 +194,9 @@ class Reader(Protocol):
 
     def statements(self, period: Period = Period(), *, limit: int = 100) -> Sequence[StatementRow]:
         """Most total time first."""
+
+    def plans(self) -> Sequence[PlanRow]:
+        """The plans of slow statements, one after the other as they changed."""
 
     def memory(self, period: Period = Period()) -> Sequence[MemorySample]:
         """Looks at the memory of the workers, oldest first; empty unless the profiler `memory` was on."""

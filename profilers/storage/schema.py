@@ -4,7 +4,7 @@ Profiles are rows; their statements are one JSON text in `detail`, kept for some
 up is kept summed: by endpoint, statement shape and finding in slots of time, which grow wider with age.
 """
 
-VERSION = 2
+VERSION = 3
 
 SLOTS = ((900, 10), (3 * 3600, 60), (None, 3600))
 """How fine time is kept: (age in seconds up to which, seconds in a slot)."""
@@ -52,6 +52,14 @@ CREATE TABLE IF NOT EXISTS finding_slot (
     requests BIGINT NOT NULL, statements BIGINT NOT NULL, duration DOUBLE PRECISION NOT NULL,
     PRIMARY KEY (width, slot, endpoint_id, finding_id)
 );
+CREATE TABLE IF NOT EXISTS plan (
+    shape_id BIGINT NOT NULL, source TEXT NOT NULL, first_seen DOUBLE PRECISION NOT NULL,
+    last_seen DOUBLE PRECISION NOT NULL, body TEXT NOT NULL, PRIMARY KEY (shape_id, source, first_seen)
+);
+CREATE TABLE IF NOT EXISTS capture (
+    id TEXT PRIMARY KEY, started_at DOUBLE PRECISION NOT NULL, ends_at DOUBLE PRECISION NOT NULL,
+    scope TEXT NOT NULL, claimed_at DOUBLE PRECISION NOT NULL, body TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS memory_sample (
     taken_at DOUBLE PRECISION NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
     born DOUBLE PRECISION NOT NULL, body TEXT NOT NULL, PRIMARY KEY (taken_at, host, pid)
@@ -59,7 +67,7 @@ CREATE TABLE IF NOT EXISTS memory_sample (
 """
 
 SUMS = ("endpoint_slot", "statement_slot", "finding_slot")
-CLEARED = ("profile", "detail", *SUMS, "finding", "endpoint", "shape", "tally", "memory_sample")
+CLEARED = ("profile", "detail", *SUMS, "finding", "plan", "endpoint", "shape", "tally", "memory_sample")
 """Tables that `clear` empties."""
 
 ADD_TALLY = (
@@ -100,4 +108,6 @@ ADD_ENDPOINTS = ("INSERT INTO endpoint VALUES ", 2, " ON CONFLICT (id) DO NOTHIN
 ADD_SHAPES = ("INSERT INTO shape VALUES ", 2, " ON CONFLICT (id) DO NOTHING")
 ADD_PROFILES = ("INSERT INTO profile VALUES ", 13, "")
 ADD_MEMORY_SAMPLES = ("INSERT INTO memory_sample VALUES ", 5, " ON CONFLICT DO NOTHING")
+ADD_PLANS = ("INSERT INTO plan VALUES ", 5, " ON CONFLICT DO NOTHING")
+ADD_CAPTURES = ("INSERT INTO capture VALUES ", 6, "")
 ADD_DETAILS = ("INSERT INTO detail VALUES ", 4, "")

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 
 from profilers import ConfigError, Profilers
 from profilers.console.access import COOKIE
+from profilers.profile import Finding, Profile, Statement
 from profilers.store import Store, open_store
 from tests.profilers import hostile
 from tests.profilers.example import memory_engine
@@ -265,6 +266,22 @@ def test_hostile_text_is_text_on_every_page(client, store):
         assert "\x1b" not in page, path
         assert "\u202e" not in page, path
         assert "{{ 7 * 7 }}" in page or "7 * 7" not in page, path
+
+
+def test_a_plan_that_changed_is_on_the_page_of_statements(client, store):
+    now = time.time()
+    for asked_at, plan in ((100.0, ["Index Scan (cost 8, 1 rows)"]), (200.0, ["Seq Scan (cost 99, 1 rows)"])):
+        details = {"plan": plan, "planned_at": now - 300 + asked_at, "database": "shop"}
+        profile = Profile("GET /", time.time(), duration=1.0, status=200)
+        profile.statements = [Statement("SELECT 1", 0.0, 0.9)]
+        profile.findings = [Finding("slow_query", "slow_statement", "SELECT ?", 1, details=details)]
+        store.add([profile])
+    page = client.get(f"{ROOT}/statements", headers=SEEN).text
+    assert page.index("Plans that changed") < page.index("Index Scan") < page.index("Seq Scan")
+    (flip,) = client.get(f"{ROOT}/statements.json", headers=SEEN).get_json()["flips"]
+    assert (flip["old"], flip["new"]) == (["Index Scan (cost 8, 1 rows)"], ["Seq Scan (cost 99, 1 rows)"])
+    assert flip["at"] - flip["after"] == pytest.approx(100)
+    assert "Plans that changed" not in client.get(f"{ROOT}/statements?route=GET+/x", headers=SEEN).text
 
 
 def test_every_page_forbids_what_is_inline_or_elsewhere(client, store):
