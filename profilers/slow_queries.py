@@ -1,7 +1,7 @@
 """`slow-queries`: which statements took too long, on which line, and what PostgreSQL's plan says about them.
 
 Each is a finding with its time, rows, line and plan, and one line in the log `profilers.slow_queries`; values
-are in neither. The plan is asked for after the response was sent, and never runs it; of a statement that stays
+are in neither. The plan is asked for after the response was sent and never runs it; of a statement that stays
 slow it is asked for again every ten minutes, and the store notes when it has changed. Where it shows what is
 missing, the fix is SQL that can be run as it stands: `CREATE INDEX CONCURRENTLY ON orders (customer_id);`.
 """
