@@ -87,6 +87,12 @@ bench-history: $(RUN) ## Routes with 1,000,000 health checks against 1,000: at m
 bench-queries bench-history: bench-%:
 	@$(BIN)/python -m benchmarks.bench_$* $(ARGS)
 
+.PHONY: bench-routes bench-sign-in
+bench-routes: $(RUN) ## /protected beside bare Flask, the list of services beside raw psycopg2, under Gunicorn
+bench-sign-in: $(RUN) ## Whether the time of a refused sign-in tells if the name has an account
+bench-routes bench-sign-in: bench-%:
+	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
+
 .PHONY: bench-console
 bench-console: $(RUN) ## The console's pages over 100,000 requests, against an empty store
 	@$(BIN)/python -m benchmarks.bench_console $(ARGS)

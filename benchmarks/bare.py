@@ -30,6 +30,7 @@ CROSS JOIN LATERAL (
     SELECT * FROM service_health_checks AS checks WHERE checks.service_id = wanted.service_id
     ORDER BY checks.timestamp DESC, checks.health_check_id DESC LIMIT 20
 ) AS newest
+ORDER BY newest.timestamp DESC, newest.health_check_id DESC
 """
 
 

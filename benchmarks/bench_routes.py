@@ -17,7 +17,6 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import orjson
 import sqlalchemy as sa
@@ -78,7 +77,7 @@ def main() -> None:
             BARE: stack.enter_context(start(folder.parent / "bare", "benchmarks.bare:app")),
             SERVICE: stack.enter_context(start(folder.parent / "service", None)),
         }
-        print("| route | bare: ms | CPU ms | service: ms | CPU ms | service / bare time, quartiles | at most |")
+        print("| route | bare: ms | CPU ms | service: ms | CPU ms | service / bare, quartiles | at most |")
         print("|---|---|---|---|---|---|---|")
         slow = [route.name for route in ROUTES if not measure(route, sides, token, rounds)]
     if slow:

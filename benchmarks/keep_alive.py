@@ -135,12 +135,11 @@ class Client:
                 if not ready:
                     raise UnexpectedAnswer(f"no answer within {ANSWER_SECONDS} s")
                 for key, _ in ready:
-                    connection = key.fileobj
-                    assert isinstance(connection, socket.socket)
-                    body = self._read(connection)
+                    assert isinstance(key.fileobj, socket.socket)
+                    body = self._read(key.fileobj)
                     done += 1
                     if sent < requests:
-                        connection.sendall(self._request)
+                        key.fileobj.sendall(self._request)
                         sent += 1
         return body
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flask import current_app
+from flask import Flask, current_app
 from flask_jwt_extended import JWTManager
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -31,10 +31,23 @@ class Base(DeclarativeBase):
     )
 
 
+class RouteLimiter(Limiter):
+    """Flask-Limiter that works on the routes with a limit alone: those ask for themselves.
+
+    Its hook for limits of the whole app, of which there are none, would cost every other route as much time
+    as all its own work.
+    """
+
+    def init_app(self, app: Flask) -> None:
+        """Bind it to the app."""
+        super().init_app(app)
+        app.before_request_funcs[None].remove(self._check_request_limit)
+
+
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate(db=db, directory=str(Path(__file__).with_name("migrations")))
 jwt = JWTManager()
-limiter = Limiter(get_remote_address)
+limiter = RouteLimiter(get_remote_address)
 
 settings: Settings = LocalProxy(lambda: current_app.extensions["pake"])  # type: ignore[assignment]
 """The settings of the current app."""

@@ -9,6 +9,11 @@ from flask import Response
 from flask.json.provider import JSONProvider
 
 
+def json_response(data: Any) -> Response:
+    """A response of plain data; moments as RFC 3339 with `Z`, as pydantic shows them."""
+    return Response(orjson.dumps(data, option=orjson.OPT_UTC_Z), mimetype="application/json")
+
+
 class OrjsonProvider(JSONProvider):
     """Flask's JSON, in and out."""
 

@@ -7,6 +7,7 @@ the password or is disabled, and when one of its used refresh tokens comes back:
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import time
@@ -23,15 +24,15 @@ from flask import Flask, Response, current_app, g, request
 from flask_jwt_extended import (
     create_access_token,
     create_refresh_token,
-    get_current_user,
     get_jwt,
     verify_jwt_in_request,
 )
-from sqlalchemy import Engine, bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from pake.auth.keys import signing_key
 from pake.auth.models import Role, TokenFamily, User
 from pake.config import Settings
+from pake.database import read_connection
 from pake.errors import Problem, answer
 from pake.extensions import db, jwt, settings
 
@@ -44,6 +45,8 @@ _REQUIRED = {"sub": r"[1-9]\d{0,9}", "jti": r"[0-9a-f-]{36}", "type": "access|re
 
 _HEADER = re.compile(r"(?i:bearer) +[A-Za-z0-9._~+/-]{1,4096}=*")
 """RFC 6750 section 2.1."""
+
+_REVOKED = "The token has been revoked"
 
 
 class Memory:
@@ -69,6 +72,40 @@ class Memory:
     def forget(self, family_id: str) -> None:
         """Look it up again next time."""
         self._kept.pop(family_id, None)
+
+
+class Claims(NamedTuple):
+    """What is read of an access token that was found right."""
+
+    user_id: int
+    family_id: str
+    expires_at: float
+
+
+class Verified:
+    """Access tokens whose signature and claims were found right: a worker works that out once for each.
+
+    Their digests are kept, not they. Whether a token has expired or its family has ended is asked every time.
+    """
+
+    def __init__(self, size: int = 10_000) -> None:
+        self.size = size
+        self._kept: dict[bytes, Claims] = {}
+
+    def get(self, token: str) -> Claims | None:
+        """Its claims, if it was seen before and has not expired."""
+        claims = self._kept.get(_digest(token))
+        return claims if claims and claims.expires_at > time.time() else None
+
+    def keep(self, token: str, claims: Claims) -> None:
+        """Remember that the token is right."""
+        if len(self._kept) >= self.size:
+            self._kept.clear()
+        self._kept[_digest(token)] = claims
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -105,6 +142,7 @@ def init_app(app: Flask, options: Settings) -> None:
         JWT_REFRESH_TOKEN_EXPIRES=timedelta(days=options.refresh_token_days),
     )
     app.extensions["pake_accounts"] = Memory(options.token_memory_seconds)
+    app.extensions["pake_verified"] = Verified()
     jwt.init_app(app)
 
 
@@ -179,12 +217,15 @@ def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = Fal
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            _check_header(request.headers.get("Authorization", ""))
+            token = _token(request.headers.get("Authorization", ""))
             g.accept_remembered = not (fresh or refresh)
-            try:
-                verify_jwt_in_request(fresh=fresh, refresh=refresh)
-            except RecursionError:  # nested beyond the standard library's JSON parser
-                raise unauthorized("invalid_token", "The token is malformed") from None
+            if not (g.accept_remembered and _seen_before(token)):
+                try:
+                    verify_jwt_in_request(fresh=fresh, refresh=refresh)
+                except RecursionError:  # nested beyond the standard library's JSON parser
+                    raise unauthorized("invalid_token", "The token is malformed") from None
+                if not refresh:
+                    _remember(token, get_jwt())
             if role is not None and current_account().role != role:
                 raise Problem(
                     403,
@@ -199,19 +240,39 @@ def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = Fal
     return decorate
 
 
-def _check_header(value: str) -> None:
-    """Raise Problem 401 for what is no bearer token; the library fails on some such headers (`, ,`)."""
-    if value[:6].lower() != "bearer":
+def _token(header: str) -> str:
+    """The bearer token. Raise Problem 401 for none; the library fails on some such headers (`, ,`)."""
+    if header[:6].lower() != "bearer":
         raise unauthorized()
-    if not _HEADER.fullmatch(value):
+    if not _HEADER.fullmatch(header):
         raise unauthorized("invalid_token", "The token is malformed")
     # RFC 9110 section 11.1 compares schemes without case, the library does not.
-    request.environ["HTTP_AUTHORIZATION"] = f"Bearer{value[6:]}"
+    request.environ["HTTP_AUTHORIZATION"] = f"Bearer{header[6:]}"
+    return header[6:].lstrip()
+
+
+def _seen_before(token: str) -> bool:
+    """Whether this token was found right before; then only what may have changed since is looked at.
+
+    Raises Problem 401 when its family has ended.
+    """
+    claims: Claims | None = current_app.extensions["pake_verified"].get(token)
+    if claims is None:
+        return False
+    g.account = _find_account(claims.user_id, claims.family_id)
+    if g.account is None:
+        raise unauthorized("invalid_token", _REVOKED)
+    return True
+
+
+def _remember(token: str, claims: dict[str, Any]) -> None:
+    known = Claims(int(claims["sub"]), claims["fam"], claims["exp"])
+    current_app.extensions["pake_verified"].keep(token, known)
 
 
 def current_account() -> Account:
     """Who is asking; only below `bearer`."""
-    return cast(Account, get_current_user())
+    return cast(Account, g.account)
 
 
 _ACCOUNT = (
@@ -227,24 +288,12 @@ _ACCOUNT = (
 )
 
 
-def _autocommit_engine() -> Engine:
-    """Made once for each app: SQLAlchemy registers a listener with every engine of other options."""
-    extensions = current_app.extensions
-    if "pake_autocommit" not in extensions:
-        extensions["pake_autocommit"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
-    engine: Engine = extensions["pake_autocommit"]
-    return engine
-
-
 def _find_account(user_id: int, family_id: str) -> Account | None:
-    """The account of a token, unless its family has ended. One statement, or none if it was asked just now.
-
-    Outside the request's transaction, so that the statement is all that travels.
-    """
+    """The account of a token, unless its family has ended. One statement; none if it was asked just now."""
     memory: Memory = current_app.extensions["pake_accounts"]
     if g.accept_remembered and (known := memory.get(family_id)) and known.id == user_id:
         return known
-    with _autocommit_engine().connect() as connection:
+    with read_connection() as connection:
         row = connection.execute(_ACCOUNT, {"user_id": user_id, "family_id": family_id}).one_or_none()
     if row is None:
         memory.forget(family_id)
@@ -311,7 +360,7 @@ def _expired(_header: dict[str, Any], _claims: dict[str, Any]) -> Response:
 @jwt.user_lookup_error_loader
 @jwt.token_verification_failed_loader
 def _revoked(_header: dict[str, Any], _claims: dict[str, Any]) -> Response:
-    return answer(unauthorized("invalid_token", "The token has been revoked"))
+    return answer(unauthorized("invalid_token", _REVOKED))
 
 
 @jwt.needs_fresh_token_loader

@@ -8,14 +8,16 @@ from typing import Any
 from uuid import UUID
 
 from apiflask import APIBlueprint
-from flask import request, url_for
+from flask import Response, request, url_for
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from pake.auth.tokens import bearer
+from pake.database import read_connection
 from pake.errors import Problem
 from pake.extensions import db, settings
-from pake.registry import queries
+from pake.json import json_response
+from pake.registry import queries, rows
 from pake.registry.models import ServiceHealthCheck, ServiceMetrics, ServiceRegistry
 from pake.registry.queries import Filter
 from pake.registry.schemas import (
@@ -26,7 +28,6 @@ from pake.registry.schemas import (
     HealthCheckOut,
     HealthCheckPage,
     HealthChecksIn,
-    HealthCheckWithService,
     HealthCheckWithServicePage,
     MetricOut,
     MetricPage,
@@ -49,31 +50,19 @@ from pake.schemas import Out
 bp = APIBlueprint("registry", __name__, tag="Registry")
 
 Load = Callable[..., Any]
-SHOWN: dict[frozenset[str], tuple[Load, Load, type[ServiceOut]]] = {
-    frozenset({"health_checks"}): (
-        queries.get_service_with_health_checks,
-        queries.list_services_with_health_checks,
-        ServiceWithHealthChecks,
-    ),
-    frozenset({"metrics"}): (
-        queries.get_service_with_metrics,
-        queries.list_services_with_metrics,
-        ServiceWithMetrics,
-    ),
-    frozenset({"health_checks", "metrics"}): (
-        queries.get_service_with_all_relationships,
-        queries.list_services_with_all_relationships,
-        ServiceWithAll,
-    ),
+SHOWN: dict[frozenset[str], tuple[Load, type[ServiceOut]]] = {
+    frozenset({"health_checks"}): (queries.get_service_with_health_checks, ServiceWithHealthChecks),
+    frozenset({"metrics"}): (queries.get_service_with_metrics, ServiceWithMetrics),
+    frozenset({"health_checks", "metrics"}): (queries.get_service_with_all_relationships, ServiceWithAll),
 }
-"""By what `include` names: how to load one service, how to load a page of them, and what they look like."""
+"""By what `include` names: how to load one service, and what it looks like."""
 
 
 @bp.get("/services")
 @bearer()
 @bp.input(ServicesQuery, location="query")
 @bp.output(ServicePage)
-def list_services(query_data: ServicesQuery) -> dict[str, Any]:
+def list_services(query_data: ServicesQuery) -> Response:
     """Services by name, with the newest of the histories that `include` names."""
     after = from_cursor(NAME_KEY, query_data.cursor)
     wanted = Filter(
@@ -82,12 +71,10 @@ def list_services(query_data: ServicesQuery) -> dict[str, Any]:
         after=after[0] if after else None,
         limit=query_data.limit + 1,
     )
-    if query_data.include is None:
-        services, shape = queries.list_services(db.session(), wanted), ServiceOut
-    else:
-        _, load, shape = SHOWN[frozenset(query_data.include.split(","))]
-        services = load(db.session(), wanted, history_limit=settings.history_limit)
-    return _page(services, shape, query_data.limit, lambda service: (service.service_name,))
+    include = query_data.include.split(",") if query_data.include else ()
+    with read_connection() as connection:
+        services = rows.list_services(connection, wanted, include, settings.history_limit)
+    return _page(services, query_data.limit, "service_name")
 
 
 @bp.post("/services")
@@ -114,7 +101,7 @@ def show_service(service_id: UUID, query_data: ServiceQuery) -> tuple[ServiceOut
     if query_data.include is None:
         service, shape = queries.get_service(db.session(), service_id), ServiceOut
     else:
-        load, _, shape = SHOWN[frozenset(query_data.include.split(","))]
+        load, shape = SHOWN[frozenset(query_data.include.split(","))]
         service = load(db.session(), service_id, history_limit=settings.history_limit)
     service = _found(service)
     return shape.model_validate(service), 200, {"ETag": _etag(service)}
@@ -149,9 +136,9 @@ def remove_service(service_id: UUID) -> tuple[str, int]:
 @bp.input(PageQuery, location="query")
 @bp.output(HealthCheckPage)
 @bp.doc(responses=[404])
-def list_health_checks(service_id: UUID, query_data: PageQuery) -> dict[str, Any]:
+def list_health_checks(service_id: UUID, query_data: PageQuery) -> Response:
     """The health checks of one service, newest first."""
-    return _history(service_id, query_data, ServiceHealthCheck, HealthCheckOut)
+    return _history(service_id, query_data, ServiceHealthCheck)
 
 
 @bp.post("/services/<uuid:service_id>/health-checks")
@@ -169,9 +156,9 @@ def record_health_checks(service_id: UUID, json_data: HealthChecksIn) -> tuple[d
 @bp.input(PageQuery, location="query")
 @bp.output(MetricPage)
 @bp.doc(responses=[404])
-def list_metrics(service_id: UUID, query_data: PageQuery) -> dict[str, Any]:
+def list_metrics(service_id: UUID, query_data: PageQuery) -> Response:
     """The metrics of one service, newest first."""
-    return _history(service_id, query_data, ServiceMetrics, MetricOut)
+    return _history(service_id, query_data, ServiceMetrics)
 
 
 @bp.post("/services/<uuid:service_id>/metrics")
@@ -188,11 +175,12 @@ def record_metrics(service_id: UUID, json_data: MetricsIn) -> tuple[dict[str, An
 @bearer()
 @bp.input(PageQuery, location="query")
 @bp.output(HealthCheckWithServicePage)
-def list_all_health_checks(query_data: PageQuery) -> dict[str, Any]:
+def list_all_health_checks(query_data: PageQuery) -> Response:
     """The health checks of all services, newest first, each with its service."""
     before = from_cursor(TIME_KEY, query_data.cursor)
-    checks = queries.list_health_checks_with_services(db.session(), before=before, limit=query_data.limit + 1)
-    return _page(checks, HealthCheckWithService, query_data.limit, lambda check: (check.timestamp, check.id))
+    with read_connection() as connection:
+        checks = rows.list_health_checks_with_services(connection, before=before, limit=query_data.limit + 1)
+    return _page(checks, query_data.limit, "timestamp", "health_check_id")
 
 
 def _found(service: ServiceRegistry | None) -> ServiceRegistry:
@@ -225,14 +213,14 @@ def _saved(service: ServiceRegistry) -> tuple[ServiceOut, dict[str, str]]:
     return shown, headers
 
 
-def _history(
-    service_id: UUID, query: PageQuery, history: queries.History, shape: type[Out]
-) -> dict[str, Any]:
+def _history(service_id: UUID, query: PageQuery, history: queries.History) -> Response:
     before = from_cursor(TIME_KEY, query.cursor)
-    rows = queries.list_history(db.session(), history, service_id, before=before, limit=query.limit + 1)
-    if not rows:
+    with read_connection() as connection:
+        found = rows.list_history(connection, history, service_id, before=before, limit=query.limit + 1)
+    if not found:
         _found(queries.get_service(db.session(), service_id))
-    return _page(rows, shape, query.limit, lambda row: (row.timestamp, row.id))
+    key = "health_check_id" if history is ServiceHealthCheck else "metric_id"
+    return _page(found, query.limit, "timestamp", key)
 
 
 def _record(
@@ -254,12 +242,10 @@ def _record(
     return {"items": shown, "next_cursor": None}, 201
 
 
-def _page(
-    rows: Sequence[Any], shape: type[Out], limit: int, key: Callable[[Any], tuple[Any, ...]]
-) -> dict[str, Any]:
+def _page(found: Sequence[rows.Row], limit: int, *key: str) -> Response:
     """The first `limit` rows; one more than that was asked for, to know whether another page follows."""
-    shown = rows[:limit]
-    return {
-        "items": [shape.model_validate(row) for row in shown],
-        "next_cursor": to_cursor(*key(shown[-1])) if len(rows) > limit else None,
-    }
+    shown = found[:limit]
+    more = len(found) > limit
+    return json_response(
+        {"items": shown, "next_cursor": to_cursor(*(shown[-1][name] for name in key)) if more else None}
+    )

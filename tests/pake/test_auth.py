@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pake.auth import accounts, keys, tokens
 from pake.config import Settings
 from pake.extensions import db
 from tests.pake.conftest import settings
+from tests.servers import wait_for
 
 PASSWORD = "quiet river stones"
 
@@ -99,6 +102,50 @@ def test_a_remembered_token_takes_none(database_url: str) -> None:
     assert client.get("/protected", headers=headers).status_code == 401
     with app.app_context():
         db.engine.dispose()
+
+
+def test_the_signature_of_a_token_is_worked_out_once(
+    client: FlaskClient, user: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get("/protected", headers=user).status_code == 200
+    monkeypatch.setattr(tokens, "verify_jwt_in_request", lambda **_: pytest.fail("worked out again"))
+    assert client.get("/protected", headers=user).get_json()["username"] == "ursula"
+
+
+@pytest.mark.parametrize("change", [lambda token: token[:-2], lambda token: token + "A", str.swapcase])
+def test_a_token_like_one_seen_before_is_still_wrong(
+    client: FlaskClient, user: dict[str, str], change: Callable[[str], str]
+) -> None:
+    assert client.get("/protected", headers=user).status_code == 200
+    scheme, token = user["Authorization"].split()
+    changed = {"Authorization": f"{scheme} {change(token)}"}
+    assert client.get("/protected", headers=changed).status_code == 401
+
+
+def test_a_token_seen_before_ends_with_its_sign_in(client: FlaskClient, user: dict[str, str]) -> None:
+    assert client.post("/auth/logout", headers=user).status_code == 204
+    answer = client.get("/protected", headers=user)
+    assert (answer.status_code, answer.get_json()["detail"]) == (401, "The token has been revoked.")
+
+
+def test_a_token_seen_before_expires(
+    app: APIFlask, client: FlaskClient, alice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.config.update(JWT_ACCESS_TOKEN_EXPIRES=timedelta(seconds=1), JWT_DECODE_LEEWAY=0)
+    headers = bearer(sign_in(client, alice).get_json()["access_token"])
+    assert client.get("/protected", headers=headers).status_code == 200
+    wait_for(lambda: client.get("/protected", headers=headers).status_code == 401)
+    assert client.get("/protected", headers=headers).get_json()["detail"] == "The token has expired."
+
+
+def test_what_was_verified_is_bounded_and_holds_no_token() -> None:
+    verified = tokens.Verified(size=3)
+    claims = tokens.Claims(1, "f", expires_at=float("inf"))
+    for number in range(10):
+        verified.keep(f"token {number}", claims)
+    assert verified.get("token 9") is claims
+    assert sum(verified.get(f"token {number}") is not None for number in range(10)) <= 3
+    assert "token" not in repr(vars(verified))
 
 
 def test_memory_is_bounded() -> None:
