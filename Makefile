@@ -132,6 +132,14 @@ docs: $(RUN) ## Write docs/configuration.md from the settings
 	@$(BIN)/python -c 'from pake.config import documentation; print(documentation(), end="")' \
 	  > docs/configuration.md
 
+.PHONY: dashboards
+dashboards: $(RUN) ## Write the Grafana dashboards from monitoring/dashboards.py
+	@$(BIN)/python monitoring/dashboards.py
+
+.PHONY: test-rules
+test-rules: ## Try each alert on its fault and on its healthy twin (needs promtool, of Debian's prometheus)
+	@promtool test rules monitoring/prometheus/rules_test.yml
+
 .PHONY: pictures
 pictures: $(TEST) ## Make the pictures of the documentation (needs Chromium)
 	@$(BIN)/python docs/pictures.py
