@@ -160,6 +160,20 @@ def turn_off(
     return _change(store, change)
 
 
+def withdraw(store: Store, profilers: Sequence[str], endpoint: str = ALL) -> Switches:
+    """End one switch before its time, in all workers; all else stays as it is.
+
+    Raises:
+        StoreError: the store cannot be written to.
+    """
+
+    def change(now: float, state: Switches) -> Switches:
+        ended = (tuple(profilers), endpoint)
+        return Switches(tuple(on for on in state.on if (on.profilers, on.endpoint) != ended), state.off)
+
+    return _change(store, change)
+
+
 def status(store: Store) -> Status:
     """What is switched on and off, and what the workers say of themselves.
 

@@ -89,6 +89,10 @@ class Writer:
         self.cpu = 0.0
         self.failing_since = None
 
+    def add_chore(self, chore: Chore) -> None:
+        """Do something else in each round as well."""
+        self._chores = (*self._chores, chore)
+
     def put(self, profile: Profile) -> None:
         """Queue a finished profile; never waits, never raises."""
         full = len(self._queue) >= self._profiles or self._queued_statements > self._statements

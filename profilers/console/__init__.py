@@ -17,6 +17,7 @@ from flask import Flask, Request
 from profilers import options
 from profilers.console import access, badge
 from profilers.console.app import create_console
+from profilers.console.capturing import Saver
 from profilers.console.views import Source
 from profilers.store import default_folder
 
@@ -56,6 +57,7 @@ def mount(app: Flask, worker: Worker, start_worker: Callable[[], None]) -> None:
         allows,
         rule,
     )
+    worker.writer.add_chore(Saver(worker.store))
     if options.flag("PROFILE_CONSOLE_BADGE", app.config, default=True):
         badge.install(app, rule, PREFIX)
     app.wsgi_app = _in_front(app.wsgi_app, console, start_worker)  # type: ignore[method-assign, assignment]

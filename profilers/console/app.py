@@ -18,7 +18,7 @@ from flask import Flask, Response, abort, redirect, render_template, request, ur
 from werkzeug.exceptions import HTTPException
 
 from profilers import comparison, options, switches
-from profilers.console import capture, figures, views
+from profilers.console import capture, capturing, figures, views
 from profilers.console.access import COOKIE, SIGNED_IN_SECONDS, Access, is_same_origin
 from profilers.console.views import Data, Source
 from profilers.reports.units import moment, plural, seconds, share, shortened, visible
@@ -102,7 +102,7 @@ def create_console(source: Source, allows: Callable[[Any], bool], access: Access
 
     _add_pages(app, source)
     if source.store is not None:
-        _add_actions(app, source.store)
+        _add_actions(app, source, source.store)
     return app
 
 
@@ -127,18 +127,16 @@ def _add_pages(app: Flask, source: Source) -> None:
     page("/workers", "workers", views.workers)
     page("/compare", "compare", views.compare)
     if source.store is not None:
+        page("/captures", "captures", views.captures)
         page("/switches", "switches", views.switched)
 
     @app.get("/capture.json")
     def save_capture() -> Response:
         text = capture.save(source.reader, views.period_of(source), int(time.time()))
-        name = time.strftime("capture-%Y%m%d-%H%M%S.json", time.localtime())
-        return Response(
-            text, mimetype="application/json", headers={"Content-Disposition": f"attachment; filename={name}"}
-        )
+        return _file(text, time.time())
 
 
-def _add_actions(app: Flask, store: Store) -> None:
+def _add_actions(app: Flask, source: Source, store: Store) -> None:
     def back() -> AnyResponse:
         return redirect(url_for("switches"), 303)
 
@@ -164,10 +162,45 @@ def _add_actions(app: Flask, store: Store) -> None:
         switches.turn_off(store, names, known=options.available())
         return back()
 
+    @app.get("/captures/<identity>.json")
+    def capture_file(identity: str) -> Response:
+        text = capturing.text(store, identity)
+        if text is None:
+            abort(404, "There is no such capture (any more).")
+        row = next(row for row in capturing.captures(store) if row.id == identity)
+        return _file(text, row.started_at)
+
+    @app.post("/captures/start")
+    def start_capture() -> AnyResponse:
+        form = request.form
+        endpoint = form.get("endpoint", "").strip() or switches.ALL
+        seconds = parse_seconds(form.get("for", "5m"))
+        names = form.getlist("profiler")
+        if not names and not views.running_profilers(source):
+            raise SwitchError("no profiler runs, and none was chosen")
+        capturing.start(store, names, endpoint, seconds, known=options.available())
+        return redirect(url_for("captures"), 303)
+
+    @app.post("/captures/stop")
+    def stop_capture() -> AnyResponse:
+        capturing.stop(store)
+        return redirect(url_for("captures"), 303)
+
+    @app.post("/captures/<identity>/delete")
+    def delete_capture(identity: str) -> AnyResponse:
+        capturing.delete(store, identity)
+        return redirect(url_for("captures"), 303)
+
     @app.post("/clear")
     def clear() -> AnyResponse:
         store.clear()
         return redirect(url_for("overview"), 303)
+
+
+def _file(text: str, at: float) -> Response:
+    name = time.strftime("capture-%Y%m%d-%H%M%S.json", time.localtime(at))
+    headers = {"Content-Disposition": f"attachment; filename={name}"}
+    return Response(text, mimetype="application/json", headers=headers)
 
 
 def _asked() -> Mapping[str, str]:

@@ -38,6 +38,8 @@ LARGEST = 200_000_000
 """Bytes of a file that is opened."""
 ROWS, DETAILS, STATEMENTS, SAMPLES = 5_000, 300, 1_000, 20_000
 """What is saved at most: single requests, those with their statements, statement shapes, looks at memory."""
+WHOLE = 60_000
+"""Statements of those requests."""
 
 
 class CaptureError(Exception):
@@ -103,30 +105,45 @@ class Capture:
         raise NotImplementedError
 
 
-def save(reader: Reader, period: Period, made_at: float) -> str:
-    """A period as the text of a capture: all sums, the newest requests, and of the slowest and of those with
-    findings their statements.
+def build(reader: Reader, period: Period, made_at: float) -> Capture:
+    """A period as a capture: all sums, the newest requests, and the statements of those with findings and of the
+    slowest.
     """
     rows = reader.profiles(period, limit=ROWS)
-    slowest = sorted(rows, key=lambda row: -row.duration)[: DETAILS // 2]
-    telling = [row for row in rows if row.findings][: DETAILS // 2]
-    wanted = {row.id for row in (*slowest, *telling)}
-    wanted |= {row.last_profile for row in reader.findings(period)[:DETAILS]}
-    details = [reader.profile(identity) for identity in sorted(wanted)]
+    telling = [row for row in rows if row.findings]
+    slowest = sorted(rows, key=lambda row: -row.duration)
+    wanted = dict.fromkeys(row.last_profile for row in reader.findings(period)[:DETAILS])
+    wanted |= dict.fromkeys(row.id for row in (*telling[: DETAILS // 2], *slowest[: DETAILS // 2]))
+    details: list[Profile] = []
+    left = WHOLE
+    for identity in wanted:
+        found = reader.profile(identity)
+        if found is not None and len(found.statements) <= left:
+            left -= len(found.statements)
+            details.append(found)
     statements = reader.statements(period, limit=STATEMENTS)
     shapes = {row.shape for row in statements}
-    capture = Capture(
+    return Capture(
         made_at=float(made_at),
         endpoint_rows=tuple(reader.endpoints(period, points=24)),
         finding_rows=tuple(reader.findings(period)),
         statement_rows=tuple(statements),
         profile_rows=tuple(rows),
-        details=tuple(each for each in details if each is not None),
+        details=tuple(details),
         samples=tuple(reader.memory(period)[-SAMPLES:]),
         dropped=reader.left_out(),
         plan_rows=tuple(row for row in reader.plans() if row.shape in shapes),
     )
+
+
+def dump(capture: Capture) -> str:
+    """The text of its file; `parse` is the inverse."""
     return json.dumps({"format": FORMAT, "version": VERSION, **asdict(capture)})
+
+
+def save(reader: Reader, period: Period, made_at: float) -> str:
+    """A period as the text of a capture."""
+    return dump(build(reader, period, made_at))
 
 
 def load(path: Path) -> Capture:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flask import abort, request
 
 from profilers import comparison, options, switches
-from profilers.console import figures
+from profilers.console import capturing, figures
 from profilers.console.source import excerpt
 from profilers.console.workers import leak_verdict, workers_seen
 from profilers.reports.units import moment
@@ -183,6 +183,27 @@ def compare(source: Source) -> Data:
     except comparison.ComparisonError as error:
         return {"compared": None, "why": str(error), "length": name, "before": before, "after": after}
     return {"compared": compared, "length": name, "before": before, "after": after}
+
+
+def captures(source: Source) -> Data:
+    """The capture that runs, those that were saved, and what a new one may switch on."""
+    assert source.store is not None
+    rows = capturing.captures(source.store)
+    now = time.time()
+    return {
+        "captures": [{**asdict(row), "state": row.state} for row in rows],
+        "running": next((row for row in rows if row.state == "running"), None),
+        "now": now,
+        "runs": running_profilers(source),
+        "known": sorted(options.available()),
+    }
+
+
+def running_profilers(source: Source) -> list[str]:
+    """Those of the configuration that do not rest, and those that were switched on."""
+    assert source.store is not None
+    state = switches.status(source.store).switches
+    return sorted({*state.configured(source.configured), *switches.names_on(state)})
 
 
 def switched(source: Source) -> Data:

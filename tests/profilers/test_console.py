@@ -25,10 +25,18 @@ from tests.profilers.example import memory_engine
 TOKEN = "a token that only these tests know"
 SEEN = {"X-Profile-Token": TOKEN}
 ROOT = "/__profilers__"
-PAGES = ["/", "/findings", "/requests", "/statements", "/workers", "/compare", "/switches"]
+PAGES = ["/", "/findings", "/requests", "/statements", "/workers", "/compare", "/captures", "/switches"]
 JSON = ["/overview.json", *(f"{page}.json" for page in PAGES[1:]), "/capture.json"]
 EVERYTHING = [*PAGES, *JSON, "/requests/request1", "/requests/request1.json", "/static/console.css",
               "/static/console.js", "/static/icon.svg", "/static/badge.css"]  # fmt: skip
+CHANGES = [
+    "/switches/on",
+    "/switches/off",
+    "/clear",
+    "/captures/start",
+    "/captures/stop",
+    "/captures/1/delete",
+]
 LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
 INLINE = re.compile(r"<style|<[^>]*\s(style|on\w+)=|<script(?! type=\"module\" src=)")
 HTML = "<html><body><h1>Hello</h1></body></html>"
@@ -77,7 +85,7 @@ def test_without_permission_every_address_is_not_found(client):
     for path in EVERYTHING:
         assert client.get(ROOT + path).status_code == 404, path
         assert client.post(ROOT + path).status_code in (404, 405), path
-    for path in ("/switches/on", "/switches/off", "/clear"):
+    for path in CHANGES:
         assert client.post(ROOT + path, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 404
 
 
@@ -202,7 +210,7 @@ class TestAccess:
 
 
 class TestChanges:
-    @pytest.mark.parametrize("path", ["/switches/on", "/switches/off", "/clear"])
+    @pytest.mark.parametrize("path", CHANGES)
     def test_nothing_changes_by_get(self, client, path):
         assert client.get(ROOT + path, headers=SEEN).status_code == 405
 

@@ -30,6 +30,7 @@ document.addEventListener("click", (event) => {
 // The page is asked for again and its content replaced, except while somebody is at work in it.
 async function refresh() {
   const main = document.querySelector("main[data-live]");
+  if (!main) return; // what was waited for has come
   const busy = main.contains(document.activeElement) && document.activeElement !== main;
   if (!live || document.hidden || busy || getSelection().type === "Range") return;
   const answer = await fetch(location.href, { cache: "no-store" });
@@ -38,6 +39,7 @@ async function refresh() {
   const fresh = page.querySelector("main");
   if (!fresh || main.contains(document.activeElement) && document.activeElement !== main) return;
   const scrolled = [...main.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
+  main.toggleAttribute("data-live", fresh.hasAttribute("data-live"));
   main.replaceChildren(...fresh.childNodes);
   main.querySelectorAll(".scroll").forEach((each, number) => { each.scrollLeft = scrolled[number] ?? 0; });
 }
