@@ -106,8 +106,8 @@ class Capture:
 
 
 def build(reader: Reader, period: Period, made_at: float) -> Capture:
-    """A period as a capture: all sums, the newest requests, and the statements of those with findings and of the
-    slowest.
+    """A period as a capture: all sums, the newest requests, and the statements of the slowest and of those with
+    findings.
     """
     rows = reader.profiles(period, limit=ROWS)
     telling = [row for row in rows if row.findings]

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,7 @@ PAGES = {
     "statements": "/statements",
     "workers": "/workers",
     "compare": "/compare?length=10m",
+    "captures": "/captures",
     "switches": "/switches",
 }
 
@@ -276,6 +278,25 @@ def test_a_capture_opens_elsewhere_without_the_app(shop: Shop, window: Window, t
         page.get_by_role("link", name=re.compile("^one of the requests")).first.click()
         expect(page.locator(".runs li").first).to_be_visible()
         page.wait_for_load_state("networkidle")
+
+
+def test_a_capture_is_started_and_stopped_in_all_workers(shop: Shop, window: Window, tmp_path: Path):
+    page = window.page
+    page.goto(f"{shop.console}/captures")
+    page.get_by_label("Endpoint").fill("GET /orders*")
+    page.get_by_role("button", name="Start a capture").click()
+    expect(page.locator("h2").first).to_have_text("A capture is running")
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(shop.server.get, ["/orders/9", "/customers"] * 10))
+    page.get_by_role("button", name="Stop and save").click()
+    with page.expect_download(timeout=30_000) as download:  # the page follows until it is saved
+        page.get_by_role("link", name="Download").click(timeout=30_000)
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    names = {row.name: row.requests for row in capture.load(file).endpoints()}
+    assert names == {"GET /orders/<int:number>": 10}
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("main")).to_contain_text("None yet.")
 
 
 def test_hostile_text_stays_text(browser: Browser, tmp_path: Path):
