@@ -106,7 +106,7 @@ class Capture:
 
 
 def build(reader: Reader, period: Period, made_at: float) -> Capture:
-    """A period as a capture: all sums, the newest requests, and the statements of the slowest and of those with
+    """A period as a capture: all sums, the newest requests; the statements of the slowest and of those with
     findings.
     """
     rows = reader.profiles(period, limit=ROWS)
