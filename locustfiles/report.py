@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from locustfiles import processes
-from locustfiles.gate import Measured
+from locustfiles.gate import Measured, percentile
 from locustfiles.profiled import ProfiledRoute
 from locustfiles.result import Result
 
@@ -82,6 +82,16 @@ def as_json(result: Result) -> dict[str, Any]:
         "profiled": dataclasses.asdict(result.seen),
         "memory": {"answer": result.held.answer, "text": result.held.text},
         "generators": [dataclasses.asdict(one) for one in run.generators],
+        "course": [
+            {
+                "at": second.at,
+                "users": second.users,
+                "requests": second.requests,
+                "failures": second.failures,
+                **{f"p{share}_ms": percentile(second.response_times, share / 100) for share in (50, 95, 99)},
+            }
+            for second in run.course
+        ],
         "service_cpu": processes.cpu(result.usage, database=False),
         "database_cpu": processes.cpu(result.usage, database=True),
         "seconds": run.seconds,
