@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,10 +84,25 @@ class Sum:
         self.rows += max(record.rows, 0)
 
 
-class Recording(Profile):
-    """A profile that is being collected. `statements` are made of the records when they are first read."""
+_CONTAINERS: dict[str, Callable[[], Any]] = {
+    "findings": list,
+    "timings": dict,
+    "counters": dict,
+    "sections": dict,
+    "overflow": dict,
+    "boundaries": list,
+    "held": dict,
+    "notes": dict,
+}
 
-    # Defaults of the class cost a request nothing; so `Profile.__init__`, which sets each, is not called.
+
+class Recording(Profile):
+    """A profile that is being collected. `statements` are made of the records when they are first read.
+
+    Defaults of the class, and containers made when they are first asked for, cost a request nothing; so
+    `Profile.__init__`, which sets each, is not called.
+    """
+
     id = ""
     duration = 0.0
     status = 0
@@ -113,26 +128,32 @@ class Recording(Profile):
     """Its own cost is measured, for the brake."""
     hooks = 0.0
     """CPU seconds spent in the profilers' hooks, when timed."""
+    _statements: list[Statement] | None = None
+    overflow: dict[tuple[Any, ...], Sum]
+    boundaries: list[tuple[float, str]]
+    """When a transaction ended, and how: `commit` or `rollback`."""
+    held: dict[int, float]
+    """Since when each connection is held, by its id."""
+    notes: dict[str, Any]
+    """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
 
     def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
         self.begun = time.perf_counter()
         self.name = name
         self.started_at = time.time()
         self.kind = kind
-        self.findings = []
-        self.timings = {}
-        self.counters = {}
-        self.sections = {}
-        self._statements: list[Statement] | None = None
         self.records: list[Record] = []
-        self.overflow: dict[tuple[Any, ...], Sum] = {}
-        self.boundaries: list[tuple[float, str]] = []
-        """When a transaction ended, and how: `commit` or `rollback`."""
-        self.held: dict[int, float] = {}
         self.outer = outer
         self.needs: frozenset[Need] = needs | outer.needs if outer else needs
-        self.notes: dict[str, Any] = {}
-        """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not set yet."""
+        make = _CONTAINERS.get(name)
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        container = make()
+        setattr(self, name, container)
+        return container
 
     @property
     def statements(self) -> list[Statement]:
@@ -171,18 +192,25 @@ class Recording(Profile):
         """Take the time; nothing is added to the profile afterwards."""
         ended = time.perf_counter()
         self.duration = ended - self.begun
-        for since in self.held.values():
-            self.held_for(ended - since)
-        self.held.clear()
+        if "held" in self.__dict__:
+            for since in self.held.values():
+                self.held_for(ended - since)
+            self.held.clear()
         self.finished = True
 
     def complete(self) -> None:
         """Sum up what was collected: `timings`, `counters`. Called once, off the request."""
         if self.needs:
-            seconds = sum(record.ended - record.started for record in self.records)
-            rows = sum(record.rows for record in self.records if record.rows > 0)
-            self.timings["database"] = seconds + sum(total.duration for total in self.overflow.values())
-            self.counters["rows"] = rows + sum(total.rows for total in self.overflow.values())
+            seconds, rows = 0.0, 0
+            for record in self.records:
+                seconds += record.ended - record.started
+                if record.rows > 0:
+                    rows += record.rows
+            for total in self.overflow.values() if self.left_out else ():
+                seconds += total.duration
+                rows += total.rows
+            self.timings["database"] = seconds
+            self.counters["rows"] = rows
 
     def held_for(self, seconds: float) -> None:
         """Add the time for which a connection was held."""

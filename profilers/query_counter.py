@@ -69,6 +69,8 @@ class QueryCounter(Profiler[QueryOptions]):
 
     def examine(self, profile: Profile) -> None:
         assert isinstance(profile, Recording)
+        if not profile.records:
+            return
         if profile.statement_count > (limit := self.limit(profile)):
             finding = over_budget(profile, limit)
             profile.findings.append(finding)
@@ -128,6 +130,9 @@ def over_budget(profile: Recording, limit: int) -> Finding:
 
 def duplicates(profile: Recording, least: int) -> list[Finding]:
     """Statements that were repeated with equal parameters and no write in between."""
+    values = {record.parameters for record in profile.records}
+    if len(profile.records) - len(values) < least - 1:  # too few are equal, whatever they ask for
+        return []
     groups: dict[tuple[str, int, int], list[Record]] = {}
     written = 0
     for record in profile.records:

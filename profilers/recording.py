@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, current_app
@@ -171,7 +172,7 @@ def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
     """Finish the profile and hand it on, once."""
     if recording.finished:
         return
-    recording.environ = {}
+    del recording.environ
     entered = time.thread_time() if recording.timed else 0.0
     for profiler in recording.active.finishers:
         call_hook(profiler, "on_finish", recording)
@@ -184,7 +185,8 @@ def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
         log.exception("a finished profile could not be handed on; the app is not affected")
 
 
-def request_name(method: str, rule: object) -> str:
+@lru_cache(maxsize=4096)
+def request_name(method: str, rule: str | None) -> str:
     """`GET /services/<id>`: never the URL, and never a method that the client made up."""
     return f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
 
@@ -198,17 +200,20 @@ def naming(begin: Callable[[str], None]) -> Callable[[], None]:
     def name_it() -> None:
         recording = current.get()
         if recording is None or recording.active is None:  # not profiled, or all it has around it is a block
-            begin(request_name(current_request.method, current_request.url_rule))
+            rule = current_request.url_rule
+            begin(request_name(current_request.method, rule.rule if rule is not None else None))
             return
         # Werkzeug's key: asking Flask's `request` would cost as much as all the rest of this.
         request = recording.environ.get("werkzeug.request") or current_request
         rule = request.url_rule
-        if rule is not None:
+        if rule is None:
+            name = recording.name
+        else:
             recording.endpoint = rule.endpoint
-            recording.name = request_name(request.method, rule.rule)
-        begin(recording.name)
+            recording.name = name = request_name(request.method, rule.rule)
+        begin(name)
         wants = recording.active.wants
-        if wants is not None and not wants(recording.name):
+        if wants is not None and not wants(name):
             recording.dropped = True
             current.set(recording.outer)
 

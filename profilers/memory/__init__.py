@@ -95,7 +95,8 @@ class Memory(Profiler[MemoryOptions]):
 
     def _begin(self, endpoint: str | None, view_args: dict[str, Any] | None) -> None:
         request = current_request._get_current_object()  # type: ignore[attr-defined]
-        self.requests.begin(request_name(request.method, request.url_rule))
+        rule = request.url_rule
+        self.requests.begin(request_name(request.method, rule.rule if rule is not None else None))
 
     def _end(self, error: BaseException | None) -> None:
         self.requests.end()

@@ -160,7 +160,6 @@ class Chains:
         self._loads = {key: load for key, load in self._loads.items() if load.records}
 
     def _add(self, record: Record) -> None:
-        path = path_of(record)
         eager = record.site is not None and record.site.call == "eager"
         if record.load and not eager:
             load = self._load(record)
@@ -168,7 +167,7 @@ class Chains:
                 load.records.append(record)
                 load.parents.add(record.parent)
                 self._owns(record, load.owner)
-        elif path:
+        elif path := path_of(record):
             self._owns(record, self._eager(record, path))
         else:
             self.others.append(record)
@@ -254,10 +253,16 @@ def through(owner: Owner, wanted: type[Any]) -> Steps:
 
 
 def _entities(root: Record | None) -> list[Mapper[Any]]:
-    statement = getattr(root.sql, "statement", None) if root else None
-    descriptions = getattr(statement, "column_descriptions", None) or ()
-    entities = (each["entity"] for each in descriptions if each.get("entity") is not None)
-    return [entity.__mapper__ for entity in entities if hasattr(entity, "__mapper__")]
+    """Which entities the query asks for; kept with the compiled statement, which all executions share."""
+    if root is None or isinstance(root.sql, str):
+        return []
+    known: list[Mapper[Any]] | None = root.sql.__dict__.get("_profilers_entities")
+    if known is None:
+        descriptions = getattr(root.sql.statement, "column_descriptions", None) or ()
+        entities = (each["entity"] for each in descriptions if each.get("entity") is not None)
+        known = [entity.__mapper__ for entity in entities if hasattr(entity, "__mapper__")]
+        root.sql._profilers_entities = known
+    return known
 
 
 def _joined(mapper: Mapper[Any], wanted: type[Any], depth: int = MAX_EAGER_DEPTH) -> Steps:

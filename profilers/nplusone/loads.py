@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -236,10 +237,13 @@ def _finding(
 
 def usual_location(records: Sequence[Record]) -> Location | None:
     """The line that most of the statements came from."""
-    sites = Counter(resolve(record.site) for record in records if record.site is not None)
-    return sites.most_common(1)[0][0] if sites else None
+    sites = {(id(site.code), site.instruction): site for record in records if (site := record.site)}
+    if len(sites) < 2:
+        return resolve(next(iter(sites.values()))) if sites else None
+    return Counter(resolve(site) for record in records if (site := record.site)).most_common(1)[0][0]
 
 
+@lru_cache(maxsize=1024)
 def loader(steps: Steps, end: str = "") -> str:
     """Loader options of a chain, as written: `joinedload(Order.customer).joinedload(Customer.region)`."""
     parts = [f"{_strategy(step)}({step})" for step in steps]
