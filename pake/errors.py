@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,7 @@ import structlog
 from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
+from limits.errors import StorageError
 from sqlalchemy import exc
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
@@ -79,8 +81,11 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
-def _limited(_error: RateLimitExceeded) -> Response:
-    seconds = limiter.current_limit.reset_at - time.time() if limiter.current_limit else 1
+def _limited(error: RateLimitExceeded) -> Response:
+    seconds: float = error.limit.limit.get_expiry() if error.limit else 1
+    with suppress(StorageError):  # Redis went away between the count and this question
+        if limiter.current_limit:
+            seconds = limiter.current_limit.reset_at - time.time()
     return answer(
         Problem(
             429,

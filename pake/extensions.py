@@ -49,17 +49,33 @@ migrate = Migrate(db=db, directory=str(Path(__file__).with_name("migrations")))
 jwt = JWTManager()
 limiter = RouteLimiter(get_remote_address)
 
+REDIS_SECONDS = 0.2
+"""How long Redis may take to answer: it counts, and that is not worth a wait."""
+
 settings: Settings = LocalProxy(lambda: current_app.extensions["pake"])  # type: ignore[assignment]
 """The settings of the current app."""
 
 
 def limiter_config(settings: Settings) -> dict[str, object]:
-    """Flask-Limiter's configuration: Redis if there is one, and no request fails because it is away."""
+    """Flask-Limiter's configuration: Redis if there is one, and no request fails or waits because it is away.
+
+    The first request that gets no answer from it pays the time-out; then the worker counts for itself, and
+    asks again after 1, 2, 4 … 32 seconds.
+    """
     if settings.redis_url is None:
         return {"RATELIMIT_STORAGE_URI": "memory://"}
+    from redis.backoff import NoBackoff  # installed only where REDIS_URL is set
+    from redis.retry import Retry
+
+    url = settings.redis_url.get_secret_value()
     return {
-        "RATELIMIT_STORAGE_URI": settings.redis_url.get_secret_value(),
-        "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": 0.2, "socket_timeout": 0.2},
+        "RATELIMIT_STORAGE_URI": url.replace("unix://", "redis+unix://", 1),
+        "RATELIMIT_STORAGE_OPTIONS": {
+            "socket_connect_timeout": REDIS_SECONDS,
+            "socket_timeout": REDIS_SECONDS,
+            "retry": Retry(NoBackoff(), 0),  # redis-py tries three more times, with pauses
+            "wrap_exceptions": True,
+        },
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
         "RATELIMIT_SWALLOW_ERRORS": True,
     }

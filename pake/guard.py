@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from gunicorn.http.errors import ParseException
 
 from pake.errors import MEDIA_TYPE, Problem, body
+from pake.headers import missing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 REQUEST_ID = "pake.request_id"
 _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
-_ALWAYS = [("X-Content-Type-Options", "nosniff")]
 
 
 class Guard:
@@ -41,12 +41,13 @@ class Guard:
         given = environ.get("HTTP_X_REQUEST_ID", "")
         request_id = given if _ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         environ[REQUEST_ID] = request_id
-        always = [*_ALWAYS, ("X-Request-ID", request_id)]
+        secure = environ["wsgi.url_scheme"] == "https"
 
         def start(
             status: str, headers: list[tuple[str, str]], exc_info: Any = None
         ) -> Callable[[bytes], object]:
-            return start_response(status, headers + always, exc_info)
+            added = [*missing(headers, secure=secure), ("X-Request-ID", request_id)]
+            return start_response(status, headers + added, exc_info)
 
         try:
             self.check_address(environ)

@@ -23,6 +23,7 @@ from gunicorn import util
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from pake.errors import MEDIA_TYPE, Problem, body
+from pake.headers import SECURITY
 
 log = logging.getLogger("gunicorn.error")
 
@@ -76,7 +77,7 @@ def refuse(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None
     content = body(Problem(status_int), request_id)
     headers = (
         f"Connection: close\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(content)}\r\n"
-        f"X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\n"
+        f"X-Request-ID: {request_id}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in SECURITY)
     )
     head = f"HTTP/1.1 {status_int} {reason}\r\n{headers}\r\n"
     util.write_nonblock(sock, head.encode() + content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from apiflask import APIBlueprint
-from flask import Response
 
 from pake.auth import accounts, passwords, tokens
 from pake.auth.schemas import (
@@ -27,13 +26,6 @@ costly = limiter.shared_limit(
     lambda: settings.auth_rate_limit, scope="auth", exempt_when=lambda: settings.auth_rate_limit == "none"
 )
 """For routes that anyone may call and that cost CPU time."""
-
-
-@bp.after_request
-def keep_out_of_caches(response: Response) -> Response:
-    """RFC 6749 section 5.1."""
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 @bp.post("/auth/token")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -292,10 +293,19 @@ def test_costly_routes_are_limited_by_address_and_others_are_not(database_url: s
     assert answer.status_code == 200
 
 
-def test_without_its_redis_no_request_fails(database_url: str) -> None:
-    app = create_app(
-        settings(database_url, redis_url="redis://127.0.0.1:1/0", auth_rate_limit="3 per minute")
-    )
+@pytest.fixture
+def silent_redis() -> Iterator[str]:
+    """The URL of one that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "unix:///nowhere/redis.sock", "silent"])
+def test_without_its_redis_no_request_fails_and_limits_are_kept(
+    database_url: str, silent_redis: str, url: str
+) -> None:
+    url = silent_redis if url == "silent" else url
+    app = create_app(settings(database_url, redis_url=url, auth_rate_limit="3 per minute"))
     client = app.test_client()
     statuses = [client.post("/auth/validate-password", json={"password": "x"}).status_code for _ in range(4)]
     assert statuses == [200, 200, 200, 429]

@@ -17,6 +17,7 @@ from sqlalchemy import exc
 from pake import create_app
 from pake.errors import Problem
 from pake.extensions import db
+from pake.headers import SECURITY
 from profilers import Finding
 from profilers.worker import store_of
 from tests.pake.conftest import settings
@@ -248,3 +249,18 @@ def test_a_logged_event_names_its_request(capsys: pytest.CaptureFixture[str]) ->
     (line,) = capsys.readouterr().err.splitlines()
     assert answer.get_json()["instance"] in line
     assert "database unavailable" in line
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/services", "/nowhere", "/docs", "/?a=%00"])
+def test_every_answer_carries_the_security_headers(client: FlaskClient, path: str) -> None:
+    headers = client.get(path).headers
+    for name, value in SECURITY:
+        own_word = path == "/docs" and name == "Content-Security-Policy"
+        assert headers.getlist(name) == [headers[name] if own_word else value]
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "Strict-Transport-Security" not in headers
+
+
+def test_over_tls_an_answer_asks_to_stay_there(client: FlaskClient) -> None:
+    answer = client.get("/livez", base_url="https://localhost")
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
