@@ -11,9 +11,10 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from pake import errors, logs, metrics
 from pake.auth import tokens
 from pake.auth.views import bp as auth
+from pake.breaker import Breaker
 from pake.cli import cli
 from pake.config import Settings, SettingsError, load_settings
-from pake.database import Service, database_url, engine_options
+from pake.database import Service, database_url, engine_options, longest_wait
 from pake.extensions import db, limiter, limiter_config, migrate
 from pake.guard import REQUEST_ID, Guard
 from pake.json import OrjsonProvider
@@ -47,12 +48,13 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     )
     app.json = OrjsonProvider(app)
     meters = metrics.Meters()
+    breaker = Breaker(longest_wait(settings))
+    pool = breaker.pool_class(meters.pool_class(settings.database_pool_timeout_seconds))
     app.extensions["pake"] = settings
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_content_length,
         SQLALCHEMY_DATABASE_URI=url,
-        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings)
-        | {"poolclass": meters.pool_class(settings.database_pool_timeout_seconds)},
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings) | {"poolclass": pool},
         PROFILE_STORE=str(settings.instance_path.resolve() / "profiles"),
         PROFILE_CONSOLE=settings.flask_profile_console,
         PROFILE_CONSOLE_TOKEN=settings.console_token,
@@ -89,4 +91,5 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     metrics.init_app(app, meters)
     with app.app_context():
         meters.watch(db.engine)
+        breaker.watch(db.engine)
     return app

@@ -119,6 +119,14 @@ def database_url(settings: Settings) -> str:
     )
 
 
+def longest_wait(settings: Settings) -> float:
+    """Seconds after which a request has heard from PostgreSQL, or gets its 503."""
+    return max(
+        settings.database_connect_timeout_seconds,
+        settings.database_statement_timeout_ms / 1000 + GRACE_SECONDS,
+    )
+
+
 def engine_options(settings: Settings) -> dict[str, object]:
     """What SQLAlchemy's engine is created with: a bounded pool, and a time limit on everything."""
     set_wait_callback(wait)

@@ -18,7 +18,7 @@ from pake import embedded
 from tests.conftest import autocommit
 from tests.faults.conftest import KEY
 from tests.faults.test_answers import account, assert_problem, register, with_token
-from tests.servers import gunicorn, wait_for
+from tests.servers import Server, gunicorn, wait_for
 
 LIMITS = {"WEB_CONCURRENCY": "1", "SECRET_KEY": KEY, "LOG_FORMAT": "json"}
 
@@ -65,6 +65,12 @@ def end_sessions(url: str) -> None:
         )
 
 
+def refused_at_once(server: Server) -> bool:
+    """Whether a request was refused because the server is known to be silent."""
+    assert_problem(server.get("/readyz"), 503)
+    return '"KnownSilent"' in server.log
+
+
 @pytest.mark.parametrize("established", [True, False], ids=["established connection", "new connection"])
 def test_a_frozen_database_is_503_and_forgotten_when_it_thaws(place: Path, established: bool) -> None:
     limits = {"DATABASE_STATEMENT_TIMEOUT_MS": "500", "DATABASE_CONNECT_TIMEOUT_SECONDS": "1"}
@@ -75,6 +81,7 @@ def test_a_frozen_database_is_503_and_forgotten_when_it_thaws(place: Path, estab
             assert_problem(server.get("/readyz"), 503)
             assert server.get("/livez").status_code == 200
             assert '"NoAnswer"' in server.log
+            wait_for(lambda: refused_at_once(server))
         wait_for(lambda: server.get("/readyz").status_code == 200)
 
 
