@@ -21,7 +21,7 @@ from profilers import comparison, options, reports, switches
 from profilers.console import capture
 from profilers.profile import Profile
 from profilers.reports import text
-from profilers.reports.units import visible
+from profilers.reports.units import moment, visible
 from profilers.store import Period, Store, StoreError, default_folder, open_store
 from profilers.switches import ALL, SwitchError, parse_seconds, parse_share
 from profilers.worker import store_of
@@ -178,20 +178,43 @@ def report(store: Store, period: Period, name: str, output: Path | None) -> None
 
 
 @profile.command("compare")
-@click.argument("before", metavar="A")
-@click.argument("after", metavar="B")
+@click.argument("before", metavar="[A", required=False)
+@click.argument("after", metavar="B]", required=False)
+@click.option("--last", metavar="TIME", help="Instead of A and B: the newest 10m or 2h of the store, and")
+@click.option("--back", metavar="TIME", help="as long so much earlier (24h); right before when left out.")
 @click.option("--fail-on", multiple=True, type=click.Choice(["new-findings", "more-statements"]))
-def compare(before: str, after: str, fail_on: tuple[str, ...]) -> None:
-    """Two stores (folders, files or URLs), A before and B after.
+@click.pass_context
+def compare(
+    context: click.Context,
+    /,
+    before: str | None,
+    after: str | None,
+    last: str | None,
+    back: str | None,
+    fail_on: tuple[str, ...],
+) -> None:
+    """Two stores or captures (folders, files or URLs), A before and B after; or two periods of one store.
 
     By endpoint: statements and rows of a request, its time with a 95 % interval; new and gone findings.
     """
-    stores = _existing(open_store(before)), _existing(open_store(after))
-    compared = comparison.compare(*stores, where=(before, after))
+    if before and after and not last and not back:
+        compared = comparison.compare(_compared(before), _compared(after), where=(before, after))
+    elif last and not before:
+        store = _existing(_store(context))
+        periods = comparison.periods(parse_seconds(last), back=parse_seconds(back) if back else None)
+        sides = [comparison.Slice(store, period) for period in periods]
+        where = [f"{moment(each.since or 0)} to {moment(each.until or 0)}" for each in periods]
+        compared = comparison.compare(sides[0], sides[1], where=(where[0], where[1]))
+    else:
+        raise click.UsageError("expected two stores A and B, or --last and the store's own periods")
     click.echo(comparison.render(compared))
     broken = [what for what in fail_on if comparison.FAILURES[what](compared)]
     if broken:
         raise click.ClickException(f"{' and '.join(broken)}: see above")
+
+
+def _compared(where: str) -> comparison.Compared:
+    return capture.load(Path(where)) if where.endswith(".json") else _existing(open_store(where))
 
 
 @profile.command("view")

@@ -1,26 +1,25 @@
-"""Two stores side by side: which endpoint sends more statements, reads more rows, takes longer, and which
-findings are new and which are gone.
+"""Two stores, two captures or two periods of one store side by side: which endpoint sends more statements,
+reads more rows, takes longer, and which findings are new and which are gone.
 
-Counts are compared as they are. Times are compared by the ratio of medians of the profiles that were kept,
-with an interval from a seeded bootstrap: it says *slower* only where the whole interval is above one.
+All requests count, by the sums that are kept of them. Counts are compared as they are. Times are compared by
+the ratio of medians with its 95 % interval, which holds for any distribution: it says *slower* only where the
+whole interval is above one. Medians are known within 2.5 %, which the interval covers.
 """
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
 from typing import Protocol
 
 from profilers.reports.units import plural, shortened
-from profilers.store import FindingRow, ProfileRow
+from profilers.storage import schema
+from profilers.store import EndpointRow, FindingRow, Period, Reader
 
-MOST = 400
-"""Profiles of an endpoint that are compared, the newest: the interval is narrow enough by then."""
-DRAWS = 400
-LEVEL = 0.95
+ENOUGH = 6
+"""Requests below which a median has no 95 % interval."""
 
 
 class ComparisonError(Exception):
@@ -30,11 +29,27 @@ class ComparisonError(Exception):
 class Compared(Protocol):
     """The part of a `Reader` that is compared."""
 
-    def profiles(self, *, limit: int) -> Sequence[ProfileRow]:
-        """Newest first."""
+    def endpoints(self) -> Sequence[EndpointRow]:
+        """Most total time first."""
 
     def findings(self) -> Sequence[FindingRow]:
         """Most time lost first."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One period of a reader."""
+
+    reader: Reader
+    period: Period
+
+    def endpoints(self) -> Sequence[EndpointRow]:
+        """Most total time first."""
+        return self.reader.endpoints(self.period)
+
+    def findings(self) -> Sequence[FindingRow]:
+        """Most time lost first."""
+        return self.reader.findings(self.period)
 
 
 @dataclass(frozen=True)
@@ -44,10 +59,14 @@ class Interval:
     ratio: float
     low: float
     high: float
+    enough: bool = True
+    """Requests on both sides."""
 
     @property
     def verdict(self) -> str:
-        """`slower`, `faster`, or `same`: no difference that the profiles show."""
+        """`slower`, `faster`, `same` (no difference that the requests show) or `too few`."""
+        if not self.enough:
+            return "too few"
         if self.low > 1:
             return "slower"
         return "faster" if self.high < 1 else "same"
@@ -55,12 +74,25 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """One endpoint, before and after; means for each request."""
+    """One endpoint, before and after."""
 
     name: str
+    requests: tuple[int, int]
     statements: tuple[float, float]
+    """Of a request, the mean."""
     rows: tuple[float, float]
+    """Of a request, the mean."""
+    p50: tuple[float, float]
+    """Seconds."""
+    p95: tuple[float, float]
+    """Seconds."""
     time: Interval
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything differs that the requests show."""
+        counts = self.statements[0] != self.statements[1] or self.rows[0] != self.rows[1]
+        return counts or self.time.verdict in ("slower", "faster")
 
 
 @dataclass(frozen=True)
@@ -76,11 +108,10 @@ class Comparison:
 
     @property
     def unchanged(self) -> bool:
-        """Whether nothing differs that the profiles can show."""
-        return not (self.only_before or self.only_after or self.new_findings or self.gone_findings) and all(
-            d.statements[0] == d.statements[1] and d.rows[0] == d.rows[1] and d.time.verdict == "same"
-            for d in self.differences
-        )
+        """Whether nothing differs that the requests show."""
+        names = self.only_before or self.only_after
+        findings = self.new_findings or self.gone_findings
+        return not names and not findings and not any(each.changed for each in self.differences)
 
 
 FAILURES: Mapping[str, Callable[[Comparison], bool]] = {
@@ -90,34 +121,19 @@ FAILURES: Mapping[str, Callable[[Comparison], bool]] = {
 """What `--fail-on` may name."""
 
 
-@dataclass(frozen=True)
-class _Sample:
-    durations: list[float]
-    statements: float
-    rows: float
-
-
 def compare(
     before: Compared, after: Compared, where: tuple[object, object] = ("before", "after")
 ) -> Comparison:
-    """Compare two stores; `where` they lie is for the message of an error.
+    """Compare two of anything that has endpoints; `where` they lie is for the message of an error.
 
     Raises:
         ComparisonError: one of them holds no profile.
     """
-    old, new = _samples(before, f"A ({where[0]})"), _samples(after, f"B ({where[1]})")
+    old, new = _endpoints(before, f"A ({where[0]})"), _endpoints(after, f"B ({where[1]})")
     known = {row.fingerprint: row for row in before.findings()}
     found = {row.fingerprint: row for row in after.findings()}
     return Comparison(
-        differences=[
-            Difference(
-                name,
-                (old[name].statements, new[name].statements),
-                (old[name].rows, new[name].rows),
-                ratio(old[name].durations, new[name].durations),
-            )
-            for name in sorted(old.keys() & new.keys())
-        ],
+        differences=[_difference(old[name], new[name]) for name in sorted(old.keys() & new.keys())],
         only_before=sorted(old.keys() - new.keys()),
         only_after=sorted(new.keys() - old.keys()),
         new_findings=[row for key, row in found.items() if key not in known],
@@ -125,21 +141,45 @@ def compare(
     )
 
 
-def ratio(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """How much longer `after` takes: the ratio of medians and its bootstrap interval.
+def ratio(before: EndpointRow, after: EndpointRow) -> Interval:
+    """How much longer `after` takes: the ratio of the medians, and the interval that those of the two give.
 
-    Resampling is seeded: equal data give equal intervals.
+    The method is MOVER (Donner and Zou, 2012, doi:10.1177/0962280210383081) on logarithms.
     """
-    draw = random.Random(1).choices  # noqa: S311 - not a secret
-    resampled = sorted(
-        _middle(draw(after, k=len(after))) / _middle(draw(before, k=len(before))) for _ in range(DRAWS)
-    )
-    edge = int(DRAWS * (1 - LEVEL) / 2)
-    return Interval(_middle(after) / _middle(before), resampled[edge], resampled[-1 - edge])
+    old, old_low, old_high = (math.log(max(value, 1e-9)) for value in (before.duration_p50, *before.median))
+    new, new_low, new_high = (math.log(max(value, 1e-9)) for value in (after.duration_p50, *after.median))
+    low = new - old - math.hypot(new - new_low, old_high - old)
+    high = new - old + math.hypot(new_high - new, old - old_low)
+    enough = min(before.requests, after.requests) >= ENOUGH
+    return Interval(math.exp(new - old), math.exp(low), math.exp(high), enough)
 
 
-def _middle(durations: Sequence[float]) -> float:
-    return max(median(durations), 1e-9)
+def periods(
+    length: float, until: float | None = None, back: float | None = None, name: str | None = None
+) -> tuple[Period, Period]:
+    """Two periods of `length` seconds: one that ends at `until` (now), and one that ended `back` seconds (its
+    length) earlier.
+
+    They begin and end where slots of the store's sums do, wider ones the older they are: they share none.
+    """
+    now = time.time()
+    until = now if until is None else min(until, now)
+    before_until = until - (length if back is None else back)
+    after_since, after_until = _slot(until - length, now)[0], _slot(until, now)[1]
+    before_since = _slot(before_until - length, now)[0]
+    before_until = min(_slot(before_until, now)[1], after_since)
+    if before_since >= before_until:
+        before_since = _slot(before_until - 1, now)[0]
+    return Period(before_since, before_until, name), Period(after_since, after_until, name)
+
+
+def _slot(at: float, now: float) -> tuple[float, float]:
+    """Where the slot of a moment begins and ends; both are the moment itself where a slot begins, and now."""
+    if at >= now:
+        return at, at
+    width = next(width for age, width in schema.SLOTS if age is None or now - at <= age)
+    begin = at // width * width
+    return begin, begin if begin == at else begin + width
 
 
 def render(compared: Comparison) -> str:
@@ -147,7 +187,7 @@ def render(compared: Comparison) -> str:
     lines = [
         f"{shortened(d.name, 300)}: {d.statements[0]:.3g} -> {d.statements[1]:.3g} statements, "
         f"{d.rows[0]:.3g} -> {d.rows[1]:.3g} rows, time x {d.time.ratio:.2f} "
-        f"({d.time.low:.2f} to {d.time.high:.2f}): {d.time.verdict}"
+        f"({d.time.low:.2f} to {d.time.high:.2f}): {d.time.verdict}{' requests' * (not d.time.enough)}"
         for d in compared.differences
     ]
     lines += [f"{shortened(name, 300)}: only in A" for name in compared.only_before]
@@ -162,19 +202,21 @@ def render(compared: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _samples(reader: Compared, label: str) -> dict[str, _Sample]:
-    rows = reader.profiles(limit=100_000)
+def _endpoints(reader: Compared, label: str) -> dict[str, EndpointRow]:
+    rows = {row.name: row for row in reader.endpoints()}
     if not rows:
         raise ComparisonError(f"{label} holds no profile")
-    by_name: defaultdict[str, list[ProfileRow]] = defaultdict(list)
-    for row in rows:
-        if len(by_name[row.name]) < MOST:
-            by_name[row.name].append(row)
-    return {
-        name: _Sample(
-            [row.duration for row in kept],
-            mean(row.statements for row in kept),
-            mean(row.rows for row in kept),
-        )
-        for name, kept in by_name.items()
-    }
+    return rows
+
+
+def _difference(before: EndpointRow, after: EndpointRow) -> Difference:
+    of_before, of_after = max(before.requests, 1), max(after.requests, 1)
+    return Difference(
+        before.name,
+        (before.requests, after.requests),
+        (before.statements / of_before, after.statements / of_after),
+        (before.rows / of_before, after.rows / of_after),
+        (before.duration_p50, after.duration_p50),
+        (before.duration_p95, after.duration_p95),
+        ratio(before, after),
+    )

@@ -33,7 +33,7 @@ from profilers.store import (
 )
 
 FORMAT = "flask-profilers capture"
-VERSION = 1
+VERSION = 2
 LARGEST = 200_000_000
 """Bytes of a file that is opened."""
 ROWS, DETAILS, STATEMENTS, SAMPLES = 5_000, 300, 1_000, 20_000

@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask import abort, request
 
 from profilers import comparison, options, switches
-from profilers.console import capturing, figures
+from profilers.console import capture, capturing, figures
 from profilers.console.source import excerpt
 from profilers.console.workers import leak_verdict, workers_seen
 from profilers.reports.units import moment
-from profilers.store import FindingRow, Period, ProfileRow, Reader, Store
+from profilers.store import Period, Reader, Store
 
 if TYPE_CHECKING:
     from profilers.worker_slots import WorkerSlots
@@ -24,8 +25,10 @@ PERIODS = {"10m": 600.0, "1h": 3600.0, "6h": 6 * 3600.0, "1d": 86400.0, "7d": 7 
 POINTS = 24
 ENDPOINTS, FINDINGS, REQUESTS, STATEMENTS, RUNS, FLIPS = 100, 20, 50, 60, 80, 10
 """Rows on a page."""
-COMPARED = 600
-"""Newest requests of each of the two periods that are compared."""
+COMPARED = 100
+"""Endpoints on a page of the comparison."""
+BACK = {"1d": 86400.0, "7d": 7 * 86400.0}
+"""How far the earlier of two compared periods may lie, beside right before."""
 ALL_STATEMENTS = 5_000
 """As many shapes as a store keeps."""
 
@@ -166,23 +169,78 @@ def workers(source: Source) -> Data:
 
 
 def compare(source: Source) -> Data:
-    """Two captures, or the newest part of the time against as much before it."""
+    """Two periods, or two captures: what changed first, by endpoint.
+
+    The next page begins after the endpoint that the last one ended with.
+    """
+    chosen = request.args.get("a", ""), request.args.get("b", "")
     if source.before is not None:
-        return {"compared": comparison.compare(source.before, source.reader), "length": None, "ends": None}
-    name = request.args.get("length", "1h")
-    length = PERIODS.get(name) or 3600.0
-    ends = _number("until") or time.time()
-    ends = min(ends, time.time())
-    endpoint = request.args.get("route") or None
-    before = Period(ends - 2 * length, ends - length, endpoint)
-    after = Period(ends - length, ends, endpoint)
+        sides: tuple[Any, Any] = (source.before, source.reader)
+        labels = ("the capture before", "this capture")
+    elif all(chosen) and source.store is not None:
+        sides = (_captured(source.store, chosen[0]), _captured(source.store, chosen[1]))
+        labels = (f"capture of {moment(sides[0].made_at)}", f"capture of {moment(sides[1].made_at)}")
+    else:
+        periods = _compared_periods()
+        sides = (comparison.Slice(source.reader, periods[0]), comparison.Slice(source.reader, periods[1]))
+        labels = (_shown(periods[0]), _shown(periods[1]))
+    data: Data = {
+        "labels": labels,
+        "length": request.args.get("length", "1h"),
+        "back": request.args.get("back", ""),
+        "until": request.args.get("until", ""),
+        "chosen": chosen if all(chosen) else None,
+        "captures": _saved(source),
+    }
     try:
-        compared = comparison.compare(
-            _Slice(source.reader, before), _Slice(source.reader, after), (_shown(before), _shown(after))
-        )
+        compared = comparison.compare(*sides, labels)
     except comparison.ComparisonError as error:
-        return {"compared": None, "why": str(error), "length": name, "before": before, "after": after}
-    return {"compared": compared, "length": name, "before": before, "after": after}
+        return {**data, "compared": None, "why": str(error)}
+    rows = sorted(compared.differences, key=lambda each: (not each.changed, each.name))
+    after = request.args.get("after")
+    first = next((place for place, row in enumerate(rows, 1) if row.name == after), 0)
+    shown = rows[first : first + COMPARED]
+    return {
+        **data,
+        "compared": replace(compared, differences=shown),
+        "endpoints": len(rows),
+        "changed": sum(row.changed for row in rows),
+        "until": f"{_moment_asked('until') or time.time():.0f}",
+        "next": shown[-1].name if len(rows) > first + COMPARED else None,
+    }
+
+
+def _compared_periods() -> tuple[Period, Period]:
+    name, back = request.args.get("length", "1h"), request.args.get("back") or None
+    length = PERIODS.get(name)
+    if length is None or (back is not None and back not in BACK):
+        abort(400, f"length={name[:20]}, back={back}: expected lengths {', '.join(PERIODS)}, back 1d or 7d")
+    return comparison.periods(
+        length, _moment_asked("until"), BACK[back] if back else None, request.args.get("route") or None
+    )
+
+
+def _moment_asked(name: str) -> float | None:
+    """Seconds since the epoch, or a local time such as a form's `2026-11-23T18:30`."""
+    text = request.args.get(name, "")
+    if not text or text.isdigit():
+        return _number(name)
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        abort(400, f"{name}={text[:20]}: expected such as 2026-11-23T18:30")
+
+
+def _captured(store: Store, identity: str) -> capture.Capture:
+    text = capturing.text(store, identity)
+    if text is None:
+        abort(404, "There is no such capture (any more).")
+    return capture.parse(text)
+
+
+def _saved(source: Source) -> list[capturing.CaptureRow]:
+    rows = capturing.captures(source.store) if source.store is not None else []
+    return [row for row in rows if row.state == "saved"]
 
 
 def captures(source: Source) -> Data:
@@ -220,20 +278,6 @@ def switched(source: Source) -> Data:
         "known": sorted(options.available()),
         "workers": len(status.workers),
     }
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """A reader of one period, for the comparison."""
-
-    reader: Reader
-    period: Period
-
-    def profiles(self, *, limit: int) -> Sequence[ProfileRow]:
-        return self.reader.profiles(self.period, limit=min(limit, COMPARED))
-
-    def findings(self) -> Sequence[FindingRow]:
-        return self.reader.findings(self.period)
 
 
 def ago(at: float) -> str:

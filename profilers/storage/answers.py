@@ -14,9 +14,10 @@ from profilers.storage import schema
 from profilers.storage.batch import Sums
 from profilers.storage.database import Connection, Database
 from profilers.storage.encoding import decode, decode_finding
-from profilers.storage.histogram import count_value, duration_value, percentile_bucket
+from profilers.storage.histogram import count_value, duration_value, median_bounds, percentile_bucket
 from profilers.storage.memory_samples import decode_sample
 from profilers.storage.rows import (
+    Bounds,
     EndpointRow,
     FindingRow,
     MemorySample,
@@ -111,7 +112,7 @@ class Answers:
                           FROM finding_slot s {where} GROUP BY endpoint_id"""
             findings = dict(connection.execute(query, parameters).fetchall())
         rows = [
-            _endpoint_row(names[key], found, findings.get(key, 0), tuple(trends[key]))
+            endpoint_row(names[key], found, findings.get(key, 0), tuple(trends[key]))
             for key, found in sums.items()
         ]
         return sorted(rows, key=lambda row: (-row.timings["total"], row.name))
@@ -221,7 +222,9 @@ class Answers:
             connection.close()
 
 
-def _endpoint_row(name: str, sums: Sums, findings: int, trend: tuple[int, ...]) -> EndpointRow:
+def endpoint_row(name: str, sums: Sums, findings: int = 0, trend: tuple[int, ...] = ()) -> EndpointRow:
+    """What the sums of one endpoint say."""
+
     def duration(share: float) -> float:
         value = duration_value(percentile_bucket(sums.durations, share))
         return min(max(value, sums.shortest), sums.longest)
@@ -242,6 +245,8 @@ def _endpoint_row(name: str, sums: Sums, findings: int, trend: tuple[int, ...]) 
         findings=findings,
         errors=sums.errors,
         trend=trend,
+        statements=sums.statement_count,
+        median=Bounds(*median_bounds(sums.durations)),
     )
 
 

@@ -54,13 +54,14 @@ class Sums:
         "requests",
         "rows",
         "shortest",
+        "statement_count",
         "statements",
         "statements_max",
         "timings",
     )
 
     def __init__(self) -> None:
-        self.requests = self.errors = self.rows = self.statements_max = 0
+        self.requests = self.errors = self.rows = self.statement_count = self.statements_max = 0
         self.duration = self.longest = 0.0
         self.shortest = float("inf")
         self.durations: dict[int, int] = {}
@@ -73,6 +74,7 @@ class Sums:
         self.requests += data["requests"]
         self.errors += data["errors"]
         self.rows += data["rows"]
+        self.statement_count += data["statement_count"]
         self.duration += data["duration"]
         self.shortest = min(self.shortest, data["shortest"])
         self.longest = max(self.longest, data["longest"])
@@ -186,6 +188,7 @@ class Batch:
         sums.requests += 1
         sums.errors += failed
         sums.rows += rows
+        sums.statement_count += count
         sums.duration += duration
         sums.shortest = min(sums.shortest, duration)
         sums.longest = max(sums.longest, duration)

@@ -35,14 +35,35 @@ def count_value(bucket: int) -> float:
     return float(bucket) if bucket <= _EXACT else round(_EXACT * _MIDDLE * GROWTH ** (bucket - _EXACT))
 
 
+def duration_bounds(bucket: int) -> tuple[float, float]:
+    """Seconds between which a bucket's durations lie."""
+    return (GROWTH ** (bucket - 1) * 1e-6, GROWTH**bucket * 1e-6) if bucket else (0.0, 1e-6)
+
+
 def percentile_bucket(counts: Mapping[int, int], share: float) -> int:
     """Bucket of the nearest-rank percentile; 0 when there is nothing.
 
     `counts` is how many values fell in each bucket, `share` between 0 and 1.
     """
-    rank = math.ceil(share * sum(counts.values()))
+    return rank_bucket(counts, math.ceil(share * sum(counts.values())))
+
+
+def rank_bucket(counts: Mapping[int, int], rank: int) -> int:
+    """Bucket of the value of that rank, the lowest being 1; 0 when there is nothing."""
     for bucket in sorted(counts):
         rank -= counts[bucket]
         if rank <= 0:
             return bucket
     return 0
+
+
+def median_bounds(durations: Mapping[int, int]) -> tuple[float, float]:
+    """Seconds between which the median lies with 95 % confidence, whatever the distribution.
+
+    They are order statistics (Conover, Practical Nonparametric Statistics, 3.2), at the outer edges of their
+    buckets. Of fewer than six values there is no such interval: the lowest and the highest are given.
+    """
+    count = sum(durations.values())
+    low = max(1, math.floor((count - 1.96 * math.sqrt(count)) / 2))
+    first, last = rank_bucket(durations, low), rank_bucket(durations, count + 1 - low)
+    return duration_bounds(first)[0], duration_bounds(last)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from profilers.profile import Finding, Profile
 
@@ -73,6 +73,16 @@ class ProfileRow:
     findings: int
 
 
+class Bounds(NamedTuple):
+    """Where a figure lies with 95 % confidence."""
+
+    low: float
+    high: float
+
+
+UNKNOWN = Bounds(0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
     """One line of `endpoints`; times in seconds.
@@ -96,6 +106,10 @@ class EndpointRow:
     """Answers of 500 and above, and requests that raised or were killed."""
     trend: tuple[int, ...] = ()
     """Requests in equal parts of the period, oldest first, when they were asked for."""
+    statements: int = 0
+    """Of all requests together."""
+    median: Bounds = UNKNOWN
+    """Seconds between which `duration_p50` lies with 95 % confidence; of six requests or more."""
 
 
 @dataclass(frozen=True, slots=True)

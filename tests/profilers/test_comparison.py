@@ -6,9 +6,13 @@ import random
 
 import pytest
 
-from profilers.comparison import FAILURES, ComparisonError, compare, ratio, render
+from profilers import comparison
+from profilers.comparison import FAILURES, ComparisonError, Slice, compare, periods, ratio, render
 from profilers.profile import Finding, Profile, Statement
-from profilers.store import Store, open_store
+from profilers.storage.answers import endpoint_row
+from profilers.storage.batch import Sums
+from profilers.storage.histogram import duration_bucket
+from profilers.store import EndpointRow, Store, open_store
 
 LAZY = Finding("n_plus_one", "lazy_relationship", "Post.author", 10, message="N+1: Post.author")
 LOOP = Finding("n_plus_one", "get_in_loop", "Tag", 5, message="N+1: Tag")
@@ -82,18 +86,78 @@ def test_an_empty_store_is_named(tmp_path):
         compare(store(tmp_path / "a"), open_store(tmp_path / "b"))
 
 
-def test_the_interval_covers_one_when_both_are_of_the_same_kind():
-    """Of a hundred pairs drawn alike, 95 % intervals cover 1 in nearly all."""
+def endpoint(durations: list[float]) -> EndpointRow:
+    """What a store knows of requests that took so long."""
+    sums = Sums()
+    sums.requests = len(durations)
+    sums.shortest, sums.longest = min(durations), max(durations)
+    for duration in durations:
+        bucket = duration_bucket(duration)
+        sums.durations[bucket] = sums.durations.get(bucket, 0) + 1
+    return endpoint_row("GET /", sums)
+
+
+@pytest.mark.parametrize("requests", [6, 20, 300])
+def test_the_interval_covers_one_when_both_are_of_the_same_kind(requests):
+    """Of two hundred pairs drawn alike, 95 % intervals cover 1 in nearly all."""
     draw = random.Random(3)
     pairs = [
-        ([draw.expovariate(1) for _ in range(50)], [draw.expovariate(1) for _ in range(50)])
-        for _ in range(100)
+        [endpoint([draw.expovariate(1) for _ in range(requests)]) for _ in ("before", "after")]
+        for _ in range(200)
     ]
-    assert sum(ratio(*pair).verdict == "same" for pair in pairs) >= 88
+    assert sum(ratio(*pair).verdict == "same" for pair in pairs) >= 184
 
 
-def test_equal_data_give_equal_intervals_and_few_requests_wide_ones():
-    assert ratio([1.0, 2.0], [2.0, 3.0]) == ratio([1.0, 2.0], [2.0, 3.0])
-    few, many = [1.0, 2.0, 3.0], [1.0, 2.0, 3.0] * 30
-    assert ratio(few, few).high > ratio(many, many).high
-    assert ratio([0.0], [0.0]).verdict == "same"
+def test_a_tenth_more_shows_in_many_requests_and_not_in_few():
+    draw = random.Random(5)
+    before = [draw.lognormvariate(-4, 0.3) for _ in range(4000)]
+    after = [1.1 * draw.lognormvariate(-4, 0.3) for _ in range(4000)]
+    assert ratio(endpoint(before), endpoint(after)).verdict == "slower"
+    assert ratio(endpoint(after), endpoint(before)).verdict == "faster"
+    assert ratio(endpoint(before[:20]), endpoint(after[:20])).verdict == "same"
+
+
+def test_five_requests_are_too_few_to_tell():
+    found = ratio(endpoint([0.01] * 5), endpoint([0.9] * 500))
+    assert found.verdict == "too few"
+    assert found.ratio == pytest.approx(90, rel=0.05)
+    assert ratio(endpoint([0.01] * 6), endpoint([0.9] * 6)).verdict == "slower"
+
+
+def test_requests_of_no_time_are_compared_too():
+    assert ratio(endpoint([0.0] * 9), endpoint([0.0] * 9)).verdict == "same"
+
+
+@pytest.mark.parametrize("hours", [1 / 6, 1, 6, 24])
+@pytest.mark.parametrize("back", [None, 86400.0])
+def test_two_periods_share_no_request_and_leave_none_out_between(hours, back):
+    before, after = periods(hours * 3600, back=back)
+    assert before.since < before.until <= after.since < after.until
+    if back is None or hours == 24:
+        assert before.until == after.since
+    assert after.since % (10 if hours < 0.25 else 60 if hours < 3 else 3600) == 0
+
+
+def test_a_short_period_of_long_ago_is_as_long_as_a_slot():
+    before, _ = periods(600, back=7 * 86400)
+    assert (before.until - before.since, before.since % 3600) == (3600, 0)
+
+
+def test_all_requests_of_two_periods_of_one_store_are_compared(tmp_path, monkeypatch):
+    now = 1_760_000_000.0
+    opened = open_store(tmp_path / "a")
+    for since, statements in ((now - 7000, 1), (now - 3400, 4)):
+        opened.add(
+            [
+                Profile(
+                    "GET /", since + number, duration=0.01 * statements, status=200,
+                    statements=[Statement("SELECT 1", 0.0, 0.001, 1)] * statements,
+                )
+                for number in range(1500)
+            ]
+        )  # fmt: skip
+    monkeypatch.setattr(comparison.time, "time", lambda: now)
+    (difference,) = compare(*(Slice(opened, period) for period in periods(3600))).differences
+    assert difference.requests == (1500, 1500)
+    assert difference.statements == (1, 4)
+    assert difference.time.verdict == "slower"

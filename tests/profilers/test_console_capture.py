@@ -75,7 +75,7 @@ def changed(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     "change",
     [
         changed("format", "something else"),
-        changed("version", 2),
+        changed("version", 1),
         changed("made_at", "yesterday"),
         changed("unknown", 1),
         changed("endpoint_rows", {}),
