@@ -9,12 +9,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from profilers import cli, record
+from profilers.console import capture
+from profilers.profile import Profile
+from profilers.store import Period
 from tests.profilers.test_comparison import LAZY, store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +48,9 @@ def test_every_command_of_the_pages_is_one(command, tmp_path, monkeypatch):
     with record("ID", profile="pyinstrument") as profile:
         sum(range(100_000))
     profile.id = "ID"
-    filled.add([profile])
+    filled.add([profile, Profile("ID", time.time() - 86400)])
+    for name in ("before.json", "after.json"):
+        Path(name).write_text(capture.save(filled, Period(), 0))
     monkeypatch.setenv("FLASK_PROFILE_STORE", str(filled.database))
     arguments = shlex.split(command, comments=True)
     arguments = arguments[3:] if arguments[0] == "python" else arguments[2:]
