@@ -126,6 +126,20 @@ lint: $(DEV) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory lint-deploy
+
+.PHONY: lint-deploy
+lint-deploy: $(DEV) ## Check Dockerfile, Compose file and workflows
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.performance.yml
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema -q --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet --pedantic .github/workflows
+
+.PHONY: compose-secrets
+compose-secrets: ## Make the passwords that docker-compose.performance.yml asks for, into .env.performance
+	@test -e .env.performance || (umask 077; for name in POSTGRES_PASSWORD REDIS_PASSWORD GRAFANA_PASSWORD SECRET_KEY; do \
+	  echo "$$name=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(48))')"; done > .env.performance)
 
 .PHONY: docs
 docs: $(RUN) ## Write docs/configuration.md from the settings

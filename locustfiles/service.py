@@ -123,19 +123,29 @@ def started(folder: Path, profilers: str = PROFILERS, **settings: str) -> Iterat
 @contextmanager
 def accounts(service: Service, path: Path, users: int, admins: int) -> Iterator[Path]:
     """Accounts for the personas, in a file that only the owner reads; removed afterwards."""
-    made: dict[str, list[Any]] = {}
     try:
-        for role, count in (("user", users), ("admin", admins)):
-            printed = service.flask("create-users", f"load-{role}", str(count), "--role", role)
-            made[role] = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(made), encoding="utf-8")
+        make_accounts(service, path, users, admins)
         yield path
     finally:
         path.unlink(missing_ok=True)
         if service.alive:
-            service.flask("delete-users", "load-user")
-            service.flask("delete-users", "load-admin")
+            delete_accounts(service)
+
+
+def make_accounts(service: Service, path: Path, users: int, admins: int) -> None:
+    """Make accounts for the personas, and write them to a file that only the owner reads."""
+    made: dict[str, list[Any]] = {}
+    for role, count in (("user", users), ("admin", admins)):
+        printed = service.flask("create-users", f"load-{role}", str(count), "--role", role)
+        made[role] = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(made), encoding="utf-8")
+
+
+def delete_accounts(service: Service) -> None:
+    """Delete those that a load has made."""
+    service.flask("delete-users", "load-user")
+    service.flask("delete-users", "load-admin")
 
 
 def _wait_until_ready(service: Service, log: Path) -> None:

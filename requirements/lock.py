@@ -2,7 +2,8 @@
 
 Run by `make lock`. Every file is resolved for all platforms and Python 3.11+ at once, and the longer
 ones are held to what the shorter ones chose, so that what is tested is what runs. bench.txt is held to
-run.txt too: the tools that ours are measured against, in an environment of their own.
+run.txt too: the tools that ours are measured against, in an environment of their own. image.txt is what the
+container of the service holds.
 """
 
 import subprocess
@@ -10,8 +11,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = {"run": ["run"], "bench": ["bench"], "test": ["run", "test"], "dev": ["run", "test", "dev"]}
-HELD_TO = {"bench": "run", "test": "run", "dev": "test"}
+EXTRAS = {
+    "run": ["run"],
+    "bench": ["bench"],
+    "test": ["run", "test"],
+    "image": ["image"],
+    "dev": ["run", "test", "dev"],
+}
+HELD_TO = {"bench": "run", "test": "run", "image": "test", "dev": "test"}
 
 
 def main() -> None:

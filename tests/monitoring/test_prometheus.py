@@ -17,6 +17,7 @@ import requests
 import yaml
 
 from monitoring import dashboards
+from tests.monitoring import compose
 from tests.servers import ROOT, Server, gunicorn, wait_for
 
 PROMETHEUS = ROOT / "monitoring" / "prometheus"
@@ -30,6 +31,7 @@ CHARTS = [
     for panel in row
     for expression, _ in panel.queries
 ]
+SERVICES = compose.services()
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus"
@@ -149,14 +151,14 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
+    # The container's own command, in other folders.
+    places = {"=/etc/prometheus": f"={folder}", "=/prometheus": f"={folder}/data"}
+    options = list(SERVICES["prometheus"]["command"])
+    for place, instead in places.items():
+        options = [option.replace(place, instead) for option in options]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address={address}",
-            ],
+            ["prometheus", *options, f"--web.listen-address={address}"],
             stdout=log,
             stderr=log,
         )
@@ -181,7 +183,12 @@ def test_every_chart_has_data_and_what_is_wrong_is_told(tmp_path: Path, database
     """Nothing but alerts of the faults that are there, and no chart without data."""
     (tmp_path / "faulty.py").write_text(FAULTY)
     (tmp_path / "gunicorn.conf.py").write_text(CONFIGURATION.format(root=str(ROOT / "gunicorn.conf.py")))
-    settings = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2", "DETECT_N_PLUS_1": "1"}
+    # The container's own settings, with every request profiled, another database, and Redis away.
+    settings = SERVICES["pake-backend-perf"]["environment"] | {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "FLASK_PROFILE_SAMPLE": "1",
+    }
     with (
         gunicorn(tmp_path, **settings) as server,
         prometheus(tmp_path / "prometheus", server.url.removeprefix("http://")) as running,
