@@ -147,11 +147,13 @@ def _drive(scenario: Scenario, folder: Path, options: argparse.Namespace) -> Res
 
 
 def _facts(running: service.Service, crew: Crew) -> dict[str, str | int]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=service.ROOT, capture_output=True, text=True, check=False
-    )
+    try:
+        git = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(git, cwd=service.ROOT, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:  # in a container
+        commit = ""
     return {
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit.strip() or "unknown",
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -60,7 +60,7 @@ def opentelemetry(app: Flask, db: SQLAlchemy) -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-    class Drop(SpanExporter):  # type: ignore[misc]
+    class Drop(SpanExporter):
         def export(self, spans: object) -> SpanExportResult:
             return SpanExportResult.SUCCESS
 
@@ -70,7 +70,7 @@ def opentelemetry(app: Flask, db: SQLAlchemy) -> None:
         SQLAlchemyInstrumentor().instrument(
             engine=db.engine, tracer_provider=provider, skip_dep_check=True, raise_exception_on_conflict=False
         )
-    FlaskInstrumentor().instrument_app(app, tracer_provider=provider)
+    FlaskInstrumentor().instrument_app(app, tracer_provider=provider)  # type: ignore[no-untyped-call]
 
 
 def sentry(app: Flask, db: SQLAlchemy) -> None:
