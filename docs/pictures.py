@@ -37,7 +37,7 @@ HURRY = "<script>{const now = performance.now.bind(performance); performance.now
 
 
 def main() -> None:
-    """Make all pictures, or those that are named: report, leak, memray, console."""
+    """Make all pictures, or those that are named: load, report, leak, memray, console."""
     for picture in sys.argv[1:] or PICTURES:
         PICTURES[picture]()
 
@@ -133,7 +133,20 @@ def console() -> None:
         browser.close()
 
 
-PICTURES = {"report": report, "leak": leak, "memray": memray, "console": console}
+def load() -> None:
+    """Drive the service for a minute, and picture the report of the run."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        command = ["-m", "locustfiles", "normal", "--users", "40", "--run-time", "60s", "--output", folder]
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, width, height, scheme in (("load", 1280, 1150, "light"), ("load-phone", 390, 780, "dark")):
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.goto(Path(folder, "report.html").as_uri())
+            page.screenshot(path=IMAGES / f"{name}.png")
+        browser.close()
+
+
+PICTURES = {"load": load, "report": report, "leak": leak, "memray": memray, "console": console}
 LEAKY = ROOT / "examples/leaky"
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from locustfiles import driving, gate, memory, processes, profiled, report, service
+from locustfiles import driving, gate, memory, page, processes, profiled, report, service
 from locustfiles.driving import Crew
 from locustfiles.gate import Run
 from locustfiles.memory import Memory
@@ -57,8 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     summary = json.dumps(report.as_json(result), indent=2)
     (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     (folder / "summary.md").write_text(report.markdown(result), encoding="utf-8")
+    (folder / "report.html").write_text(page.render(result), encoding="utf-8")
     print(report.terminal(result))
-    print(f"report: {os.path.relpath(folder)}/ (summary.md, summary.json, locust.html, server.log)")
+    print(
+        f"report: {os.path.relpath(folder)}/ (report.html, summary.md, summary.json, locust.html, server.log)"
+    )
     return NO_VERDICT if result.verdict.void else 0 if result.verdict.passed else 1
 
 

@@ -51,6 +51,7 @@ class Generator:
     """Share of its core that a tenth of the run's seconds exceeded, 0 to 1."""
     late_ms: float
     """How late it woke from short sleeps, 95th percentile: response times are wrong by as much."""
+    cpu_by_second: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,12 @@ def total(entries: list[dict[str, Any]]) -> Measured:
 def generators(processes: Mapping[str, Any]) -> tuple[Generator, ...]:
     """How the Locust processes were, as `locustfiles.generator` counted it."""
     return tuple(
-        Generator(name or "Locust", _exceeded(health["cpu"]), percentile(_times_of(health["late_ms"]), 0.95))
+        Generator(
+            name or "Locust",
+            _exceeded(health["cpu"]),
+            percentile(_times_of(health["late_ms"]), 0.95),
+            tuple(health["cpu"]),
+        )
         for name, health in sorted(processes.items())
     )
 

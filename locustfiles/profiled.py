@@ -6,11 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from locustfiles.service import Service, ServiceError
+
+SLOW = "slow_query"
+SLOWEST = 10
+"""Statements that are shown."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,27 @@ class ProfiledRoute:
 
 
 @dataclass(frozen=True)
+class ProfiledStatement:
+    """One of the slowest statements, without its values. Times in milliseconds."""
+
+    shape: str
+    calls: int
+    average_ms: float
+    longest_ms: float
+    routes: tuple[str, ...]
+    plan: tuple[str, ...] = ()
+    """The database's plan, a line a step, indented; of statements that were slow once."""
+
+
+@dataclass(frozen=True)
 class Profiled:
     """What the profilers saw."""
 
     routes: tuple[ProfiledRoute, ...] = ()
     findings: tuple[str, ...] = ()
-    """Each with its route, both lines and the fix."""
+    """Each with its route, both lines and the fix; slow statements are not among them."""
+    statements: tuple[ProfiledStatement, ...] = ()
+    """Those whose longest call was longest."""
 
 
 def read(service: Service, routes: Collection[str]) -> Profiled:
@@ -59,8 +78,22 @@ def read(service: Service, routes: Collection[str]) -> Profiled:
     )
     return Profiled(
         tuple(sorted(seen, key=lambda route: route.name)),
-        tuple(f"{', '.join(row['endpoints'])}: {row['finding']['message']}" for row in report["findings"]),
+        tuple(
+            f"{', '.join(row['endpoints'])}: {row['finding']['message']}"
+            for row in report["findings"]
+            if row["finding"]["kind"] != SLOW
+        ),
+        tuple(_statements(report)),
     )
+
+
+def _statements(report: dict[str, Any]) -> Iterator[ProfiledStatement]:
+    slow = [row["finding"] for row in report["findings"] if row["finding"]["kind"] == SLOW]
+    plans = {finding["subject"]: finding["details"].get("plan") or () for finding in slow}
+    for row in sorted(report["statements"], key=lambda row: -row["duration_max"])[:SLOWEST]:
+        average, longest = row["duration"] / max(row["calls"], 1) * 1000, row["duration_max"] * 1000
+        plan = tuple(plans.get(row["shape"], ()))
+        yield ProfiledStatement(row["shape"], row["calls"], average, longest, tuple(row["endpoints"]), plan)
 
 
 def _route(name: str, endpoint: dict[str, Any]) -> ProfiledRoute:

@@ -26,6 +26,8 @@ STOP_SECONDS = 60
 PROFILERS = "queries,nplusone,slow-queries"
 PROFILED_SHARE = "0.2"
 """Of the requests: enough for the statements of every route, and little of the run's time."""
+SLOW_MS = "100"
+"""A statement that takes longer is shown with its plan."""
 
 
 class ServiceError(Exception):
@@ -100,6 +102,7 @@ def started(folder: Path, profilers: str = PROFILERS, **settings: str) -> Iterat
         "FLASK_PROFILE": os.environ.get("FLASK_PROFILE", profilers),
         "FLASK_PROFILE_SAMPLE": os.environ.get("FLASK_PROFILE_SAMPLE", PROFILED_SHARE),
         "FLASK_PROFILE_STORE": str(folder / "profiles"),
+        "SLOW_QUERY_THRESHOLD_MS": os.environ.get("SLOW_QUERY_THRESHOLD_MS", SLOW_MS),
         **settings,
     }
     log_path = folder.with_name("server.log")
