@@ -94,8 +94,7 @@ def delete_users(prefix: str) -> None:
 @click.argument("name")
 def delete_user(name: str) -> None:
     """Delete an account with its tokens."""
-    db.session.execute(delete(User).where(User.id == _user_id(name)))
-    db.session.commit()
+    accounts.delete_account(_user_id(name))
 
 
 @cli.command()

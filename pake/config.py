@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import limits
+from flask.helpers import get_debug_flag
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
@@ -22,6 +23,11 @@ PROFILERS = frozenset({"queries", "nplusone", "slow-queries", "pyinstrument", "m
 
 MINIMUM_KEY_BYTES = 32
 """RFC 7518 section 3.2: a key for HS256 is as long as the hash, or longer."""
+
+MINIMUM_KEY_CHARACTERS = 8
+"""Different ones: a random key has more, even in hexadecimal, and `aaaa…` has not."""
+
+_MAKE_A_KEY = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
 Names = Annotated[tuple[str, ...], NoDecode]
 """A comma-separated list."""
@@ -89,6 +95,11 @@ class Settings(BaseSettings):
         None,
         description=f"Key that signs tokens, at least {MINIMUM_KEY_BYTES} bytes. Unset: generated into "
         "`INSTANCE_PATH/secret-key`, mode 0600 (refused when `PAKE_ENV=production`).",
+    )
+    previous_secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Keys that `SECRET_KEY` replaced, comma-separated: tokens they signed are accepted until "
+        "they expire. Take a key out to end them at once.",
     )
     access_token_minutes: int = Field(15, ge=1, le=1440, description="Life of an access token.")
     refresh_token_days: int = Field(30, ge=1, le=365, description="Life of a refresh token.")
@@ -171,7 +182,7 @@ class Settings(BaseSettings):
         token = self.flask_profile_console_token
         return token.get_secret_value() if token else ""
 
-    @field_validator("allowed_hosts", "flask_profile", mode="before")
+    @field_validator("allowed_hosts", "flask_profile", "previous_secret_keys", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -230,18 +241,29 @@ class Settings(BaseSettings):
 
     @field_validator("secret_key")
     @classmethod
-    def _long_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and (length := len(value.get_secret_value().encode())) < MINIMUM_KEY_BYTES:
+    def _strong_key(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value.get_secret_value() if value else ""
+        if value is not None and (length := len(key.encode())) < MINIMUM_KEY_BYTES:
+            raise ValueError(f"expected at least {MINIMUM_KEY_BYTES} bytes, not {length}; {_MAKE_A_KEY}")
+        if value is not None and (different := len(set(key))) < MINIMUM_KEY_CHARACTERS:
             raise ValueError(
-                f"expected at least {MINIMUM_KEY_BYTES} bytes, not {length}; make one with: "
-                "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+                f"expected {MINIMUM_KEY_CHARACTERS} different characters, not {different}; {_MAKE_A_KEY}"
             )
         return value
+
+    @field_validator("previous_secret_keys")
+    @classmethod
+    def _strong_keys(cls, values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for value in values:
+            cls._strong_key(value)
+        return values
 
     @model_validator(mode="after")
     def _production(self) -> Settings:
         if self.pake_env == "production" and self.secret_key is None:
             raise ValueError("SECRET_KEY must be set when PAKE_ENV=production")
+        if self.pake_env == "production" and get_debug_flag():
+            raise ValueError("FLASK_DEBUG must not be set when PAKE_ENV=production: it shows code to anyone")
         return self
 
 
@@ -257,7 +279,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(lines)) from None
 
 
-_SECRET = {"database_url", "secret_key", "redis_url", "flask_profile_console_token"}
+_SECRET = {"database_url", "secret_key", "previous_secret_keys", "redis_url", "flask_profile_console_token"}
 
 
 def _mistake(entry: Any) -> str:

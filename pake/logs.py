@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+from pake.audit import LOGGER
 from pake.config import Settings
 
 
@@ -39,4 +40,5 @@ def configure(settings: Settings) -> None:
     for name in ("pake", "profilers", "sqlalchemy"):
         logging.getLogger(name).handlers = [handler]
     logging.getLogger("pake").setLevel(settings.log_level)
+    logging.getLogger(LOGGER).setLevel("INFO")
     logging.getLogger("sqlalchemy.engine").setLevel("INFO" if settings.sql_echo else settings.sql_log_level)

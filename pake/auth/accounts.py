@@ -12,18 +12,16 @@ import math
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from flask import current_app
 from sqlalchemy import ColumnElement, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
+from pake.audit import audit
 from pake.auth.models import Role, SignInAttempts, TokenFamily, User
 from pake.auth.passwords import hash_password, judge, verify_password
 from pake.errors import Problem
 from pake.extensions import db, settings
-
-log = structlog.get_logger(__name__)
 
 
 def create(
@@ -48,7 +46,7 @@ def create(
     except IntegrityError:
         db.session.rollback()
         raise Problem(409, "An account with this username or e-mail address exists.") from None
-    log.info("account created", user_id=user_id, role=role)
+    audit("account created", user_id=user_id, role=role)
     return user_id
 
 
@@ -78,13 +76,14 @@ def authenticate(username: str, password: str) -> int | None:
     ).one()
     db.session.commit()  # give the connection back: the hash takes longer than the statement
     if row.locked:
+        audit("sign-in refused: name locked", refused=True, name=digest[:12], user_id=row.id)
         raise _locked(row.locked)
     right = verify_password(password, row.password_hash)
     if right and not row.disabled:
         _forget_failures(digest)
         return int(row.id)
     _count_failure(digest)
-    log.warning("sign-in refused", name=digest[:12])
+    audit("sign-in refused", refused=True, name=digest[:12], user_id=row.id)
     return None
 
 
@@ -95,7 +94,7 @@ def set_password(user_id: int, password: str) -> None:
         .where(User.id == user_id)
         .values(password_hash=hash_password(password), tokens_valid_after=func.clock_timestamp())
     )
-    log.info("password changed", user_id=user_id)
+    audit("password changed", user_id=user_id)
 
 
 def disable(user_id: int, *, disabled: bool) -> None:
@@ -106,7 +105,14 @@ def disable(user_id: int, *, disabled: bool) -> None:
         .values(disabled=disabled, tokens_valid_after=func.clock_timestamp())
     )
     db.session.commit()
-    log.info("account disabled" if disabled else "account enabled", user_id=user_id)
+    audit("account disabled" if disabled else "account enabled", user_id=user_id)
+
+
+def delete_account(user_id: int) -> None:
+    """Delete an account with its tokens. Commits."""
+    db.session.execute(delete(User).where(User.id == user_id))
+    db.session.commit()
+    audit("account deleted", user_id=user_id)
 
 
 def prune() -> tuple[int, int]:

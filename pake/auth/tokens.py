@@ -19,7 +19,6 @@ from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jwt as pyjwt
-import structlog
 from flask import Flask, Response, current_app, g, request
 from flask_jwt_extended import (
     create_access_token,
@@ -29,14 +28,13 @@ from flask_jwt_extended import (
 )
 from sqlalchemy import bindparam, func, insert, select, update
 
-from pake.auth.keys import signing_key
+from pake.audit import audit
+from pake.auth.keys import Keys
 from pake.auth.models import Role, TokenFamily, User
 from pake.config import Settings
 from pake.database import read_connection
 from pake.errors import Problem, answer
 from pake.extensions import db, jwt, settings
-
-log = structlog.get_logger(__name__)
 
 ALGORITHM = "HS256"
 ISSUER = "pake"
@@ -129,8 +127,10 @@ class TokenPair(NamedTuple):
 
 def init_app(app: Flask, options: Settings) -> None:
     """Bind Flask-JWT-Extended to the app: one algorithm, one issuer, tokens in one header only."""
+    keys = Keys.of(options)
+    app.extensions["pake_keys"] = keys
     app.config.update(
-        JWT_SECRET_KEY=signing_key(options),
+        JWT_SECRET_KEY=keys.by_id[keys.current],
         JWT_ALGORITHM=ALGORITHM,
         JWT_DECODE_ALGORITHMS=[ALGORITHM],
         JWT_ENCODE_ISSUER=ISSUER,
@@ -176,8 +176,11 @@ def rotate() -> TokenPair:
     if rotated is None:
         revoke(account.family_id)
         db.session.commit()
-        log.warning(
-            "refresh token replayed: family revoked", user_id=account.id, family=account.family_id[:8]
+        audit(
+            "refresh token replayed: family revoked",
+            refused=True,
+            user_id=account.id,
+            family=account.family_id[:8],
         )
         raise unauthorized("invalid_token", "The token has been used before")
     db.session.commit()
@@ -195,10 +198,14 @@ def _family_end() -> Any:
 
 
 def _pair(user_id: int, family_id: str, refresh_jti: str, *, fresh: bool) -> TokenPair:
-    subject = str(user_id)
+    subject, header = str(user_id), {"kid": current_app.extensions["pake_keys"].current}
     return TokenPair(
-        create_access_token(subject, fresh=fresh, additional_claims={"fam": family_id}),
-        create_refresh_token(subject, additional_claims={"fam": family_id, "jti": refresh_jti}),
+        create_access_token(
+            subject, fresh=fresh, additional_claims={"fam": family_id}, additional_headers=header
+        ),
+        create_refresh_token(
+            subject, additional_claims={"fam": family_id, "jti": refresh_jti}, additional_headers=header
+        ),
     )
 
 
@@ -227,6 +234,7 @@ def bearer(*, role: Role | None = None, fresh: bool = False, refresh: bool = Fal
                 if not refresh:
                     _remember(token, get_jwt())
             if role is not None and current_account().role != role:
+                audit("role refused", refused=True, user_id=current_account().id, wanted=role)
                 raise Problem(
                     403,
                     f"This needs the role {role}.",
@@ -327,7 +335,11 @@ def _key(header: dict[str, Any], claims: dict[str, Any]) -> str:
     for name in ("exp", "iss"):
         if name not in claims:
             raise pyjwt.MissingRequiredClaimError(name)
-    return cast(str, current_app.config["JWT_SECRET_KEY"])
+    keys: Keys = current_app.extensions["pake_keys"]
+    key = keys.by_id.get(header.get("kid", keys.current))  # a token without one is older than key ids
+    if key is None:
+        raise pyjwt.InvalidTokenError("signed by a key that is not known here")
+    return key
 
 
 @jwt.token_in_blocklist_loader

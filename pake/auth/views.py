@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apiflask import APIBlueprint
 
+from pake.audit import audit
 from pake.auth import accounts, passwords, tokens
 from pake.auth.schemas import (
     AccountOut,
@@ -48,6 +49,7 @@ def sign_in(form_data: SignIn) -> Tokens:
         )
     pair = tokens.open_family(user_id)
     db.session.commit()
+    audit("signed in", user_id=user_id)
     return _tokens(pair)
 
 
@@ -69,6 +71,7 @@ def sign_out() -> tuple[str, int]:
     """Sign out: all tokens of this sign-in are revoked."""
     tokens.revoke(current_account().family_id)
     db.session.commit()
+    audit("signed out", user_id=current_account().id)
     return "", 204
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import socket
 import stat
@@ -12,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt as pyjwt
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
@@ -21,7 +24,7 @@ from pake import create_app
 from pake.auth import accounts, keys, tokens
 from pake.config import Settings
 from pake.extensions import db
-from tests.pake.conftest import settings
+from tests.pake.conftest import settings, signed_in
 from tests.servers import wait_for
 
 PASSWORD = "quiet river stones"
@@ -339,6 +342,75 @@ def test_a_configured_key_leaves_no_file(tmp_path: Path) -> None:
     given = Settings(_env_file=None, instance_path=tmp_path, secret_key=key)  # type: ignore[call-arg, arg-type]
     assert keys.signing_key(given) == key
     assert os.listdir(tmp_path) == []
+
+
+OLD_KEY, NEW_KEY = "the key that has signed until now", "the key that signs from this day on"
+
+
+def a_token(database_url: str, key: str) -> dict[str, str]:
+    """The Authorization header of a new account of a service with that key."""
+    app = create_app(settings(database_url, secret_key=key))
+    header = signed_in(app, "ursula", "user")
+    with app.app_context():
+        db.engine.dispose()
+    return header
+
+
+@pytest.mark.parametrize(("previous", "status"), [((OLD_KEY,), 200), ((), 401)])
+def test_after_a_key_was_replaced_its_tokens_live_on_if_it_is_kept(
+    database_url: str, previous: tuple[str, ...], status: int
+) -> None:
+    header = a_token(database_url, OLD_KEY)
+    app = create_app(settings(database_url, secret_key=NEW_KEY, previous_secret_keys=previous))
+    assert app.test_client().get("/protected", headers=header).status_code == status
+    new = signed_in(app, "alice", "user")
+    named = pyjwt.get_unverified_header(new["Authorization"].split()[1])["kid"]
+    assert named == keys.key_id(NEW_KEY) != keys.key_id(OLD_KEY)
+    assert app.test_client().get("/protected", headers=new).status_code == 200
+
+
+@pytest.mark.parametrize("kid", ["", "0123456789abcdef", 7, None, ["x"], keys.key_id(OLD_KEY)])
+def test_a_token_that_names_another_key_is_refused(
+    client: FlaskClient, user: dict[str, str], kid: object
+) -> None:
+    _, token = user["Authorization"].split()
+    claims = pyjwt.decode(token, options={"verify_signature": False})
+    forged = pyjwt.encode(claims, OLD_KEY, headers={"kid": kid} if isinstance(kid, str) else {})
+    if not isinstance(kid, str):  # PyJWT writes no other kind of kid
+        head = base64.urlsafe_b64encode(json.dumps({"alg": "HS256", "typ": "JWT", "kid": kid}).encode())
+        forged = ".".join([head.decode().rstrip("="), *forged.split(".")[1:]])
+    assert client.get("/protected", headers=bearer(forged)).status_code == 401
+
+
+# ---- the audit log
+
+
+def test_what_happens_to_accounts_is_in_the_audit_log_whatever_the_level(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(settings(database_url, log_level="ERROR", sign_in_attempts=1))
+    client = app.test_client()
+    client.post("/auth/register", json={"username": "alice", "password": PASSWORD})
+    header = bearer(sign_in(client, "alice").get_json()["access_token"])
+    client.get("/admin", headers=header)
+    client.post("/auth/logout", headers=header)
+    for _ in range(2):
+        sign_in(client, "alice", "my secret, mistyped")
+    sign_in(client, "my secret, as a name", "x")
+    events = [record.msg for record in caplog.records if record.name == "pake.audit"]
+    assert [(event["event"], event["level"]) for event in events] == [
+        ("account created", "info"),
+        ("signed in", "info"),
+        ("role refused", "warning"),
+        ("signed out", "info"),
+        ("sign-in refused", "warning"),
+        ("sign-in refused: name locked", "warning"),
+        ("sign-in refused", "warning"),
+    ]
+    assert {event["address"] for event in events} == {"127.0.0.1"}
+    assert all(event["request_id"] for event in events)
+    assert [event["user_id"] for event in events] == [1, 1, 1, 1, 1, 1, None]
+    assert "secret" not in str(events)
 
 
 # ---- flask pake

@@ -87,6 +87,8 @@ def test_an_unknown_profiler_is_answered_with_the_known_ones(monkeypatch: pytest
         ("DATABASE_URL", "mysql://me:hush@host/name"),
         ("DATABASE_URL", "hush"),
         ("SECRET_KEY", "hush"),
+        ("SECRET_KEY", "hush" * 8),
+        ("PREVIOUS_SECRET_KEYS", f"{KEY},hush"),
         ("REDIS_URL", "http://hush@host"),
     ],
 )
@@ -102,6 +104,14 @@ def test_production_wants_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     (line,) = mistakes(monkeypatch, PAKE_ENV="production")
     assert "SECRET_KEY must be set" in line
     monkeypatch.setenv("SECRET_KEY", KEY)
+    assert load_settings().pake_env == "production"
+
+
+def test_production_refuses_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    (line,) = mistakes(monkeypatch, PAKE_ENV="production", FLASK_DEBUG="1")
+    assert "FLASK_DEBUG must not be set" in line
+    monkeypatch.setenv("FLASK_DEBUG", "0")
     assert load_settings().pake_env == "production"
 
 
