@@ -1,7 +1,7 @@
 """The audit log: who signed in, who was refused, whose rights changed. One line an event, in `pake.audit`.
 
 It is written whatever `LOG_LEVEL` says. A line names the event, the account's number, the client's address
-and the request; names that were typed are there as a keyed digest only, since people mistype passwords as names.
+and the request; of names that were typed it has a keyed digest only, since people mistype passwords there.
 """
 
 from __future__ import annotations
