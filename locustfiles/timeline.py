@@ -30,7 +30,7 @@ def parts(course: Sequence[Second], most: int = 60) -> list[Part]:
     A percentile is that of all requests of its part.
     """
     length = max(math.ceil(len(course) / most), 1)
-    found = []
+    found: list[Part] = []
     for first in range(0, len(course), length):
         seconds = course[first : first + length]
         if found and len(seconds) < length:
