@@ -61,6 +61,13 @@ $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) \
 	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(HOST),--host $(HOST)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(ARGS)
 
+# The standard library is all that these need: no environment is made for them.
+.PHONY: perf-gather perf-comment
+perf-gather: ## Put the summaries of all runs in reports/ on one page, reports/summary.md
+perf-comment: ## Post that page to a pull request, in place of the one before (in a workflow)
+perf-gather perf-comment: perf-%:
+	@$(PYTHON) -m locustfiles.publish $*
+
 .PHONY: test
 test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@rm -rf *.egg-info
