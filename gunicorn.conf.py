@@ -32,7 +32,7 @@ bind = settings.bind
 loglevel = settings.log_level.lower()
 
 worker_class = Worker
-workers = settings.web_concurrency or max(2, len(os.sched_getaffinity(0)))
+workers = settings.workers
 threads = settings.database_pool_size
 worker_connections = 2000  # of which `threads` are served, the rest idle: see pake/worker.py
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a heartbeat never waits for a disk

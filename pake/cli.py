@@ -10,10 +10,11 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import delete, select
 
+from pake import capacity
 from pake.auth import accounts, passwords
 from pake.auth.models import Role, User
 from pake.errors import Problem
-from pake.extensions import db
+from pake.extensions import db, settings
 from pake.registry.demo import add_demo_services
 
 cli = AppGroup("pake", help="Accounts and maintenance of the service.")
@@ -121,6 +122,21 @@ def demo_data(services: int, checks: int, metrics: int) -> None:
         password = _password(from_stdin=False)
         accounts.create(DEMO_ADMIN, password, email=None, full_name="Demo administrator", role="admin")
         click.echo(f"created admin {DEMO_ADMIN}")
+
+
+@cli.command()
+@click.option("--hosts", default=1, show_default=True, type=click.IntRange(1, 10_000), help="Of this size.")
+@click.option("--workers", type=click.IntRange(1, 1000), help="Of each host. [default: as configured here]")
+def check_capacity(hosts: int, workers: int | None) -> None:
+    """Whether PostgreSQL has room for all connections; exit status 1 if not."""
+    demand = capacity.Demand(hosts, workers or settings.workers, settings.database_pool_size)
+    with db.engine.connect() as connection:
+        room = capacity.room(connection)
+    for line in capacity.report(demand, room):
+        click.echo(line)
+    if shortage := capacity.shortage(demand, room):
+        raise click.ClickException(shortage)
+    click.echo("it fits")
 
 
 @cli.command()

@@ -6,6 +6,7 @@ generated from this file.
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -169,6 +170,11 @@ class Settings(BaseSettings):
 
     log_level: Level = Field("INFO", description="Level of the service's own logs.")
     log_format: Literal["console", "json"] = Field("console", description="Logs for people or for machines.")
+
+    @property
+    def workers(self) -> int:
+        """Gunicorn's worker processes."""
+        return self.web_concurrency or max(2, len(os.sched_getaffinity(0)))
 
     @property
     def profilers(self) -> tuple[str, ...]:
