@@ -9,7 +9,7 @@ from typing import Any
 
 from profilers.profile import Location, Profile, Statement
 from profilers.storage.plan_history import structure
-from profilers.store import PlanRow
+from profilers.store import MemorySample, PlanRow
 
 WIDTH = 1000.0
 """All positions across are shares of this; the page stretches it to its width."""
@@ -142,6 +142,11 @@ def line(values: Sequence[float], width: float = 120, height: float = 28) -> str
         f"{i * step:.1f},{height - 1 - max(value, 0) / top * (height - 2):.1f}"
         for i, value in enumerate(values)
     )
+
+
+def own(sample: MemorySample) -> int:
+    """Bytes of a worker's own; where the system does not say, all that is resident."""
+    return sample.uss or sample.rss
 
 
 @dataclass

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from flask import abort, request
 
 from profilers import comparison, options, switches
-from profilers.console import capture, capturing, figures
+from profilers.console import capture, capturing, figures, leaks
 from profilers.console.source import excerpt
-from profilers.console.workers import leak_verdict, workers_seen
+from profilers.console.workers import workers_seen
 from profilers.reports.units import moment
 from profilers.store import Period, Reader, Store
 
@@ -158,10 +158,11 @@ def workers(source: Source) -> Data:
     status = switches.status(source.store) if source.store is not None else None
     running = source.slots.running() if source.slots is not None else []
     memory = source.reader.memory(period)
+    seen = workers_seen(status.workers if status else (), running, memory)
     return {
-        "workers": workers_seen(status.workers if status else (), running, memory),
-        # Judging needs a library of statistics, which would show in the memory of the worker that loads it.
-        "leak": leak_verdict(memory) if source.store is None else None,
+        "workers": seen,
+        "held": sum(figures.own(each.memory.newest) for each in seen if each.memory and each.status),
+        "leak": (leaks.live_verdict(source.store) if source.store else leaks.judged(memory, time.time())),
         "lost": [
             row for row in source.reader.findings(period_of(source)) if row.finding.kind == "lost_request"
         ],

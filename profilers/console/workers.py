@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from profilers.console import figures
 from profilers.store import MemorySample
 from profilers.switches import WorkerStatus
 from profilers.worker_slots import Running
 
-if TYPE_CHECKING:
-    from profilers.leak_verdict import Verdict
-
 MOST_POINTS = 120
-MOST_JUDGED = 200
-"""Samples of a worker: the statistics compare each with each."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +56,13 @@ def workers_seen(
     return found
 
 
-def leak_verdict(samples: Sequence[MemorySample]) -> Verdict | None:
-    """Whether the workers leak; None without samples, or without the extra `memory`."""
-    by_worker: defaultdict[tuple[str, int], list[MemorySample]] = defaultdict(list)
-    for sample in samples:
-        by_worker[sample.host, sample.pid].append(sample)
-    if not by_worker:
-        return None
-    try:
-        from profilers.leak_verdict import judge
-    except ImportError:
-        return None
-    return judge([sample for life in by_worker.values() for sample in life[:: 1 + len(life) // MOST_JUDGED]])
-
-
 def _trend(samples: Sequence[MemorySample]) -> MemoryTrend:
     every = max(1, len(samples) // MOST_POINTS)
-    sizes = [sample.uss or sample.rss for sample in samples]
+    sizes = [figures.own(sample) for sample in samples]
     return MemoryTrend(
         born=samples[-1].born,
         newest=samples[-1],
         lowest=min(sizes),
         highest=max(sizes),
-        points=figures.line(sizes[::every], 240, 48),
+        points=figures.line(sizes[::every], 400, 64),
     )
