@@ -77,6 +77,10 @@ test: $(TEST) ## Run the whole test suite on real PostgreSQL
 test-metrics: $(TEST) ## /metrics over four workers, one of them killed, 50 of them replaced
 	@METRICS_RECYCLES=50 $(BIN)/python -m pytest -q tests/pake/test_metrics.py -k recycles $(ARGS)
 
+.PHONY: test-faults
+test-faults: $(TEST) ## Keep every promise of docs/guarantees.md, and print the table with a verdict for each
+	@$(BIN)/python -m tests.faults.guarantees -n auto $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(TEST) ## Hold the running service to its OpenAPI document with schemathesis, 10 minutes (RUN_TIME=60)
 	@$(BIN)/python -m tests.fuzz $(or $(RUN_TIME),600)
@@ -149,9 +153,10 @@ compose-secrets: ## Make the passwords that docker-compose.performance.yml asks 
 	  echo "$$name=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(48))')"; done > .env.performance)
 
 .PHONY: docs
-docs: $(RUN) ## Write docs/configuration.md from the settings
+docs: $(TEST) ## Write docs/configuration.md from the settings, docs/guarantees.md from the tests
 	@$(BIN)/python -c 'from pake.config import documentation; print(documentation(), end="")' \
 	  > docs/configuration.md
+	@$(BIN)/python -m tests.faults.guarantees page
 
 .PHONY: dashboards
 dashboards: $(RUN) ## Write the Grafana dashboards from monitoring/dashboards.py

@@ -136,6 +136,7 @@ def command(url: str, *arguments: str, stdin: str = "") -> str:
 # ---- rows 1 to 7: bodies
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("body", [b"{", b"", b'{"username": "\xff\xfe"}', b'"\\ud800"', b"nonsense"])
 def test_what_is_not_json_is_400(service: Server, body: bytes) -> None:
     answer = requests.post(
@@ -148,6 +149,7 @@ def test_json_is_accepted(service: Server) -> None:
     assert register(service).status_code == 201
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize(
     ("path", "media_type", "body"),
     [
@@ -162,17 +164,20 @@ def test_the_wrong_media_type_is_415(service: Server, path: str, media_type: str
     assert_problem(answer, 415)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("field", ["username", "password", "full_name", "email"])
 def test_a_nul_in_json_is_422(service: Server, field: str) -> None:
     assert_problem(register(service, **{field: "somebody\0@example.org and more"}), 422)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("field", ["username", "password"])
 def test_a_nul_in_a_form_is_422(service: Server, field: str) -> None:
     form = {"username": "somebody", "password": PASSWORD} | {field: "a\0b"}
     assert_problem(requests.post(service.url + "/auth/token", data=form, timeout=20), 422)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize(
     "target", ["/auth/me?x=%00", "/livez%00", "/%00", "/auth/generate-password?length=%00"]
 )
@@ -180,11 +185,13 @@ def test_a_nul_in_the_address_is_422(service: Server, target: str) -> None:
     assert_problem(service.get(target), 422)
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("length", [2**31, 2**63, 10**30])
 def test_an_integer_beyond_any_column_is_422(service: Server, length: int) -> None:
     assert_problem(service.get(f"/auth/generate-password?length={length}"), 422)
 
 
+@pytest.mark.fault(5)
 def test_deep_nesting_is_400(service: Server) -> None:
     answer = requests.post(
         service.url + "/auth/register",
@@ -195,6 +202,7 @@ def test_deep_nesting_is_400(service: Server) -> None:
     assert_problem(answer, 400)
 
 
+@pytest.mark.fault(6)
 def test_an_unknown_field_is_422_and_nothing_is_stored(service: Server) -> None:
     name = new_name()
     problem = assert_problem(register(service, username=name, role="admin"), 422)
@@ -202,6 +210,7 @@ def test_an_unknown_field_is_422_and_nothing_is_stored(service: Server) -> None:
     assert_problem(sign_in(service, name), 401)
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize("value", ["true", '["quiet river stones"]', "5", "NaN", "1e400", "null", "{}"])
 def test_a_value_of_another_type_is_422(service: Server, value: str) -> None:
     answer = requests.post(
@@ -223,6 +232,7 @@ def test_a_rejected_value_is_not_repeated(service: Server) -> None:
 # ---- rows 8 to 13: the protocol
 
 
+@pytest.mark.fault(8)
 def test_a_body_over_the_limit_is_413(service: Server) -> None:
     answer = send(
         service, post("/auth/register", "Content-Type: application/json\r\nContent-Length: 100001\r\n")
@@ -230,6 +240,7 @@ def test_a_body_over_the_limit_is_413(service: Server) -> None:
     assert_problem(answer, 413)
 
 
+@pytest.mark.fault(9)
 def test_a_chunked_body_over_the_limit_is_413(service: Server) -> None:
     form = b"username=somebody&password=" + b"x" * 120_000
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(form), form)
@@ -245,6 +256,7 @@ def test_a_chunked_body_below_the_limit_is_served(service: Server) -> None:
     assert send(service, post("/auth/token", headers, chunks)).status == 200
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("framing", ["Content-Length: 500", "Transfer-Encoding: chunked"])
 def test_a_cut_body_is_400_and_nothing_is_done(service: Server, framing: str) -> None:
     name = new_name()
@@ -256,6 +268,7 @@ def test_a_cut_body_is_400_and_nothing_is_done(service: Server, framing: str) ->
     assert_problem(sign_in(service, name), 401)
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     "headers",
     [
@@ -296,6 +309,7 @@ def test_what_is_no_request_is_refused_as_a_problem_and_not_repeated(
     assert problem["instance"] in service.log
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(
     "host",
     [
@@ -315,11 +329,13 @@ def test_the_own_host_is_served(service: Server, host: str) -> None:
     assert send(service, f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).status == 200
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize("path", ["/nowhere", "/..%2f..%2fetc/passwd", "/auth/../setup.cfg", "/livez/"])
 def test_an_unknown_path_is_404(service: Server, path: str) -> None:
     assert_problem(send(service, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()), 404)
 
 
+@pytest.mark.fault(13)
 def test_a_wrong_method_is_405_and_names_the_right_ones(service: Server) -> None:
     answer = requests.delete(service.url + "/auth/me", timeout=20)
     assert_problem(answer, 405)
@@ -349,6 +365,7 @@ def test_the_name_of_the_scheme_is_compared_without_case(service: Server, scheme
     assert service.get("/protected", headers=headers).status_code == 200
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     "header",
     [
@@ -373,6 +390,7 @@ def test_without_a_token_the_challenge_has_no_error_code(service: Server) -> Non
     assert service.get("/protected").headers["WWW-Authenticate"] == 'Bearer realm="pake"'
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -404,6 +422,7 @@ def test_a_token_that_is_not_ours_is_401(service: Server, changes: dict[str, Any
     assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
 
+@pytest.mark.fault(14)
 def test_a_deeply_nested_token_is_401(service: Server) -> None:
     nested = jwt.utils.base64url_encode(b"[" * 4000 + b"]" * 4000).decode()
     header = jwt.utils.base64url_encode(b'{"alg":"HS256","typ":"JWT"}').decode()
@@ -411,16 +430,19 @@ def test_a_deeply_nested_token_is_401(service: Server) -> None:
     assert_problem(with_token(service, token), 401)
 
 
+@pytest.mark.fault(15)
 def test_a_refresh_token_is_no_access_token(service: Server) -> None:
     _, tokens = account(service)
     assert_problem(with_token(service, tokens["refresh_token"]), 401)
 
 
+@pytest.mark.fault(15)
 def test_an_access_token_is_no_refresh_token(service: Server) -> None:
     _, tokens = account(service)
     assert_problem(with_token(service, tokens["access_token"], "/auth/refresh", method="POST"), 401)
 
 
+@pytest.mark.fault(16)
 def test_after_signing_out_no_token_of_that_sign_in_works(service: Server) -> None:
     name, tokens = account(service)
     other = sign_in(service, name).json()
@@ -430,6 +452,7 @@ def test_after_signing_out_no_token_of_that_sign_in_works(service: Server) -> No
     assert with_token(service, other["access_token"]).status_code == 200
 
 
+@pytest.mark.fault(16)
 def test_after_a_new_password_no_older_token_works(service: Server) -> None:
     name, tokens = account(service)
     change = {"current_password": PASSWORD, "new_password": "seven herons over marsh"}
@@ -451,6 +474,7 @@ def test_a_refreshed_token_is_not_fresh_enough_for_a_new_password(service: Serve
     assert 'error="insufficient_user_authentication"' in answer.headers["WWW-Authenticate"]
 
 
+@pytest.mark.fault(16)
 def test_after_an_account_is_disabled_its_tokens_end(service: Server, service_database_url: str) -> None:
     name, tokens = account(service)
     assert with_token(service, tokens["access_token"]).status_code == 200
@@ -466,6 +490,7 @@ def test_a_refresh_token_works_once(service: Server) -> None:
     assert with_token(service, renewed["refresh_token"], "/auth/refresh", method="POST").status_code == 200
 
 
+@pytest.mark.fault(17)
 def test_a_replayed_refresh_token_revokes_its_family(service: Server) -> None:
     _, tokens = account(service)
     renewed = with_token(service, tokens["refresh_token"], "/auth/refresh", method="POST").json()
@@ -477,6 +502,7 @@ def test_a_replayed_refresh_token_revokes_its_family(service: Server) -> None:
     assert any("refresh token replayed" in line for line in logged)
 
 
+@pytest.mark.fault(18)
 def test_the_wrong_role_is_403_and_the_right_one_is_served(
     service: Server, service_database_url: str
 ) -> None:
@@ -494,6 +520,7 @@ def test_the_wrong_role_is_403_and_the_right_one_is_served(
 # ---- rows 19 to 22: passwords
 
 
+@pytest.mark.fault(19)
 def test_unknown_disabled_and_wrong_look_the_same(service: Server, service_database_url: str) -> None:
     name, _ = account(service)
     disabled, _ = account(service)
@@ -508,6 +535,7 @@ def test_unknown_disabled_and_wrong_look_the_same(service: Server, service_datab
     assert len({(answer.json()["detail"], answer.headers["WWW-Authenticate"]) for answer in answers}) == 1
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("exists", [True, False])
 def test_the_sixth_wrong_password_is_429(service: Server, exists: bool) -> None:
     name = account(service)[0] if exists else new_name()
@@ -538,12 +566,14 @@ def test_passwords_are_never_logged(service: Server) -> None:
     assert PASSWORD not in service.log
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("password", ["x" * 1025, "\U0001f600" * 300, "short", "quiet river"], ids=len)
 def test_a_password_that_is_too_long_or_too_short_is_422(service: Server, password: str) -> None:
     problem = assert_problem(register(service, password=password), 422)
     assert {error["field"] for error in problem["errors"]} == {"password"}
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize(
     "password",
     [secrets.token_hex(512), "\U0001f980\U0001f30a \U0001f3d4 é" * 3, "  many  spaces  ", "justlettershere"],
@@ -556,6 +586,7 @@ def test_a_password_needs_length_and_nothing_else(service: Server, password: str
     assert_problem(sign_in(service, name, password[:-1]), 401)
 
 
+@pytest.mark.fault(21)
 def test_a_common_password_and_the_own_name_are_refused(service: Server) -> None:
     name = "somebody" + new_name()
     for password in ("summer2026summer", name, name[::-1].upper()[::-1]):
@@ -563,6 +594,7 @@ def test_a_common_password_and_the_own_name_are_refused(service: Server) -> None
     assert_problem(sign_in(service, name), 401)
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("length", ["0", "-1", "14", "129", "1000000000", "abc", "", "20.5", "20&length=21"])
 def test_a_senseless_length_is_422(service: Server, length: str) -> None:
     assert_problem(service.get(f"/auth/generate-password?length={length}"), 422)

@@ -71,6 +71,7 @@ def refused_at_once(server: Server) -> bool:
     return '"KnownSilent"' in server.log
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("established", [True, False], ids=["established connection", "new connection"])
 def test_a_frozen_database_is_503_and_forgotten_when_it_thaws(place: Path, established: bool) -> None:
     limits = {"DATABASE_STATEMENT_TIMEOUT_MS": "500", "DATABASE_CONNECT_TIMEOUT_SECONDS": "1"}
@@ -85,6 +86,7 @@ def test_a_frozen_database_is_503_and_forgotten_when_it_thaws(place: Path, estab
         wait_for(lambda: server.get("/readyz").status_code == 200)
 
 
+@pytest.mark.fault(36)
 def test_a_restarted_database_is_used_again_and_a_read_does_not_notice(place: Path) -> None:
     url = embedded.start(place / "postgres")
     try:
@@ -102,6 +104,7 @@ def test_a_restarted_database_is_used_again_and_a_read_does_not_notice(place: Pa
         embedded.stop(place / "postgres")
 
 
+@pytest.mark.fault(39)
 def test_after_a_terminated_backend_a_read_is_tried_again(tmp_path: Path, database_url: str) -> None:
     with gunicorn(tmp_path, DATABASE_URL=database_url, **LIMITS) as server:
         assert server.get("/readyz").status_code == 200
@@ -111,6 +114,7 @@ def test_after_a_terminated_backend_a_read_is_tried_again(tmp_path: Path, databa
         assert '"connection lost, read again"' in server.log
 
 
+@pytest.mark.fault(39)
 def test_after_a_terminated_backend_a_write_is_503_and_the_next_one_is_done(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -121,6 +125,7 @@ def test_after_a_terminated_backend_a_write_is_503_and_the_next_one_is_done(
         assert register(server).status_code == 201
 
 
+@pytest.mark.fault(41)
 def test_a_statement_over_its_limit_is_503_and_logged_with_its_route(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -136,6 +141,7 @@ def test_a_statement_over_its_limit_is_503_and_logged_with_its_route(
         assert with_token(server, token, "/services").status_code == 200
 
 
+@pytest.mark.fault(29)
 def test_requests_beyond_the_pool_are_503_while_the_others_still_wait(
     tmp_path: Path, database_url: str
 ) -> None:

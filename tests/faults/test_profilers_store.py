@@ -75,6 +75,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return spoil
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [("PRAGMA query_only = 1", "readonly database"), ("PRAGMA max_page_count = 1", "disk is full")],
@@ -104,6 +105,7 @@ def test_a_healthy_store_logs_nothing(served, caplog):
     assert worker.store.endpoints()[0].requests == 30
 
 
+@pytest.mark.fault(42)
 def test_profilers_rest_while_the_store_is_out_for_long_and_wake_when_it_is_back(
     served, spoilt, monkeypatch, caplog
 ):
@@ -128,6 +130,7 @@ def test_profilers_rest_while_the_store_is_out_for_long_and_wake_when_it_is_back
     out.close()
 
 
+@pytest.mark.fault(43)
 def test_no_secret_of_a_request_reaches_the_store_or_the_log(served, caplog, tmp_path):
     client, worker = served
     client.application.config["PROPAGATE_EXCEPTIONS"] = False
@@ -151,6 +154,7 @@ def big(number: int) -> Statement:
     return Statement(f"SELECT column_{number}", 0.0)
 
 
+@pytest.mark.fault(45)
 def test_a_flood_of_requests_is_bounded_in_memory_and_on_disk_and_counted(tmp_path):
     store = open_store(tmp_path / "profiles", Limits(profiles=1_000, detailed=100, megabytes=1))
     writer = Writer(store, profiles=200)

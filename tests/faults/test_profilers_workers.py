@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 import requests
 
 from profilers import switches
@@ -103,6 +104,7 @@ def test_preloaded_workers_have_a_writer_each(tmp_path):
         assert work_of(store) == answered
 
 
+@pytest.mark.fault(30)
 def test_a_killed_worker_loses_its_last_second_at_most_and_its_request_is_named(tmp_path):
     with served(tmp_path, "--workers", "4", "--threads", "2") as (server, store):
         worker = start_sleeping(server)
@@ -149,6 +151,7 @@ def test_a_request_that_outlives_its_worker_has_timed_out(tmp_path):
         assert [(row.outcome, row.worker) for row in rows] == [("timed_out", worker)]
 
 
+@pytest.mark.fault(42)
 def test_a_store_that_is_locked_under_load_changes_no_answer_and_gets_everything_later(tmp_path):
     with served(tmp_path, "--workers", "2", "--threads", "2") as (server, store):
         drive(server, 2)

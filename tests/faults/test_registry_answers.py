@@ -71,6 +71,7 @@ def stored(call: Call, path: str) -> list[dict[str, Any]]:
 # ---- rows 3, 4, 6, 7: values
 
 
+@pytest.mark.fault(3, 4, 7)
 @pytest.mark.parametrize(
     "change",
     [
@@ -103,6 +104,7 @@ def test_a_right_value_is_stored(call: Call, path: str) -> None:
     assert change.items() <= call("GET", path).json().items()
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     "query",
     [
@@ -129,6 +131,7 @@ def test_a_wrong_query_is_422(call: Call, query: str) -> None:
     assert_problem(call("GET", f"/services?{query}"), 422)
 
 
+@pytest.mark.fault(25)
 def test_the_cursor_of_one_collection_is_none_of_another(call: Call, path: str) -> None:
     for _ in range(2):
         assert call("POST", path + "/health-checks", {"status": "healthy"}).status_code == 201
@@ -137,12 +140,14 @@ def test_the_cursor_of_one_collection_is_none_of_another(call: Call, path: str) 
     assert_problem(call("GET", f"/services?cursor={cursor}"), 422)
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("service_id", ["1", "9223372036854775808", "nobody", "%27--", "0" * 36])
 def test_an_id_that_is_none_is_404(call: Call, service_id: str) -> None:
     assert_problem(call("GET", f"/services/{service_id}"), 404)
     assert_problem(call("POST", f"/services/{service_id}/metrics", METRIC), 404)
 
 
+@pytest.mark.fault(3)
 def test_a_nul_in_the_path_is_422(call: Call) -> None:
     assert_problem(call("GET", "/services/%00"), 422)
 
@@ -150,6 +155,7 @@ def test_a_nul_in_the_path_is_422(call: Call) -> None:
 # ---- row 23: two writers
 
 
+@pytest.mark.fault(23)
 def test_of_many_who_register_one_name_one_does(call: Call) -> None:
     body = {**SERVICE, "service_name": new_name()}
     with ThreadPoolExecutor(8) as threads:
@@ -160,6 +166,7 @@ def test_of_many_who_register_one_name_one_does(call: Call) -> None:
             assert_problem(answer, 409)
 
 
+@pytest.mark.fault(23)
 def test_of_many_who_change_the_same_version_one_does(call: Call, path: str) -> None:
     etag = call("GET", path).headers["ETag"]
     versions = [str(number) for number in range(8)]
@@ -186,6 +193,7 @@ def test_a_weak_or_unknown_version_is_412(call: Call, path: str) -> None:
 # ---- row 24: metrics
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
     "timestamp",
     [
@@ -216,6 +224,7 @@ def test_a_recent_time_is_stored_as_utc(call: Call, path: str, offset: timedelta
     assert metric["timestamp"] == sent.isoformat().replace("+00:00", "Z")
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400", "true", '"5"', "null"])
 def test_a_value_that_is_no_number_is_422(call: Call, path: str, value: str) -> None:
     body = b'{"metric_name": "load", "metric_value": %s}' % value.encode()
@@ -246,6 +255,7 @@ def test_a_batch_of_a_thousand_is_stored_and_a_longer_one_is_413(call: Call, pat
     assert [metric["metric_value"] for metric in answer.json()["items"]] == list(range(1000))
 
 
+@pytest.mark.fault(24)
 def test_a_million_metrics_are_413(service: Server, token: str, path: str) -> None:
     length = 1_000_000 * len(json.dumps(METRIC))
     headers = f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"

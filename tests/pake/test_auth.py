@@ -161,6 +161,7 @@ def test_memory_is_bounded() -> None:
     assert sum(memory.get(str(number)) is not None for number in range(10)) <= 3
 
 
+@pytest.mark.fault(19)
 def test_every_refusal_takes_the_same_statements_and_one_hash(
     app: APIFlask, client: FlaskClient, alice: str, statements: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +189,7 @@ def test_every_refusal_takes_the_same_statements_and_one_hash(
 # ---- many at once
 
 
+@pytest.mark.fault(20)
 def test_wrong_passwords_sent_at_once_are_all_counted(
     app: APIFlask, alice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def pids(folder: Path) -> tuple[int, int]:
     return state.server_pid, state.supervisor_pid
 
 
+@pytest.mark.fault(35)
 def test_a_killed_server_is_started_again_with_its_data(folder: Path) -> None:
     url = embedded.start(folder, settings=FAST)
     value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -73,6 +74,7 @@ def test_a_killed_server_is_started_again_with_its_data(folder: Path) -> None:
     assert value(url, "SELECT answer FROM kept") == 42
 
 
+@pytest.mark.fault(35)
 def test_a_killed_owner_leaves_no_server(folder: Path) -> None:
     with owner(folder) as process:
         server, supervisor = pids(folder)
@@ -130,6 +132,7 @@ def test_a_server_started_by_hand_on_the_data_is_respected(folder: Path) -> None
         other.kill()
 
 
+@pytest.mark.fault(34)
 def test_a_second_service_on_the_folder_is_told_in_one_line(folder: Path) -> None:
     with owner(folder) as process:
         with pytest.raises(embedded.EmbeddedPostgresError) as refused:

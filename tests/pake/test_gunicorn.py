@@ -56,6 +56,7 @@ def test_with_a_database_url_no_database_is_started(tmp_path: Path, database_url
         assert not (tmp_path / "instance/postgres").exists()
 
 
+@pytest.mark.fault(37)
 def test_a_database_down_at_the_start_is_waited_for(tmp_path: Path, folder: Path) -> None:
     url = embedded.start(folder)
     embedded.stop(folder)
@@ -66,6 +67,7 @@ def test_a_database_down_at_the_start_is_waited_for(tmp_path: Path, folder: Path
         wait_for(lambda: server.get("/readyz").status_code == 200)
 
 
+@pytest.mark.fault(35)
 def test_a_killed_database_comes_back_with_its_data_while_the_service_runs(place: Path) -> None:
     with gunicorn(place) as server:
         first = embedded.status(place / "instance/postgres").server_pid
@@ -86,6 +88,7 @@ def test_ctrl_c_ends_all(place: Path) -> None:
         assert "Traceback" not in server.log
 
 
+@pytest.mark.fault(35)
 def test_a_killed_master_takes_workers_and_database_with_it(place: Path) -> None:
     with gunicorn(place) as server:
         workers = server.workers()
@@ -134,6 +137,7 @@ def test_a_port_in_use_is_one_line_and_no_database_is_started(tmp_path: Path) ->
     assert not (tmp_path / "instance/postgres").exists()
 
 
+@pytest.mark.fault(34)
 def test_a_second_service_in_the_folder_leaves_with_one_line(place: Path) -> None:
     with gunicorn(place) as server:
         (place / "gunicorn.conf.py").unlink()
@@ -197,6 +201,7 @@ def test_a_reload_keeps_the_database(place: Path) -> None:
         assert server.get("/livez").status_code == 200
 
 
+@pytest.mark.fault(33)
 def test_a_bad_configuration_on_reload_leaves_the_old_workers_serving(tmp_path: Path) -> None:
     with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE) as server:
         before = both_workers(server)

@@ -171,6 +171,7 @@ RECYCLES = int(os.environ.get("METRICS_RECYCLES", "5"))
 """`make test-metrics` has 50 of them."""
 
 
+@pytest.mark.fault(30)
 def test_counts_survive_kills_and_recycles_in_few_files(tmp_path: Path) -> None:
     """Four workers: counters equal the requests sent; a worker that is replaced leaves no file behind."""
     limits = ("--max-requests", "25", "--graceful-timeout", "5")

@@ -81,12 +81,32 @@ def sign_in(client: FlaskClient, token: str = TOKEN, **headers: str) -> Any:
     )
 
 
+@pytest.mark.fault(44)
 def test_without_permission_every_address_is_not_found(client):
     for path in EVERYTHING:
         assert client.get(ROOT + path).status_code == 404, path
         assert client.post(ROOT + path).status_code in (404, 405), path
     for path in CHANGES:
         assert client.post(ROOT + path, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 404
+
+
+@pytest.mark.fault(44)
+def test_what_a_stranger_sends_is_neither_run_nor_opened(client, tmp_path):
+    opened = tmp_path / "opened"
+    pickled = f"cposix\nsystem\n(S'touch {opened}'\ntR.".encode()
+    for path in [*EVERYTHING, *CHANGES]:
+        for body in (pickled, b"sql=DROP TABLE profiles"):
+            assert client.post(ROOT + path, data=body).status_code in (404, 405), path
+    assert not opened.exists()
+
+
+@pytest.mark.fault(44)
+def test_a_stranger_starts_no_profiler(store):
+    answer = make_app(PROFILE="").test_client().get("/page?profile=1")
+    assert answer.data == HTML.encode()
+    make_app(PROFILE="queries").test_client().get("/page")
+    wait_for_requests(store, 1)
+    assert sum(row.requests for row in store.endpoints()) == 1
 
 
 def test_with_the_token_every_address_answers(client, store):
@@ -265,6 +285,7 @@ class TestChanges:
         assert "That cannot be done" in answer.text
 
 
+@pytest.mark.fault(46)
 def test_hostile_text_is_text_on_every_page(client, store):
     hostile.fill(store)
     for path in (*PAGES, "/requests/request1"):

@@ -107,6 +107,7 @@ def test_what_was_tampered_with_is_refused_in_a_line(saved, change):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", "{", "NaN", '{"format": NaN}', "[" * 100_000, "\x80\x04pickle", '{"format": "x"}']
 )

@@ -22,6 +22,7 @@ HOOKS = ["on_app", "on_worker_start", "on_start", "on_finish", "examine", "on_wo
 CANARY = "c4n4ry"
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_profiler_that_raises_in_a_hook_costs_its_own_work_alone(hook, engine, monkeypatch, caplog):
     class Faulty(Profiler):
@@ -65,6 +66,7 @@ def everything_kept(store: Store) -> str:
     return "\n".join(parts)
 
 
+@pytest.mark.fault(43)
 def test_no_secret_of_a_request_is_kept_anywhere(engine, caplog):
     app = Flask("shop")
     app.config.update(
@@ -131,6 +133,7 @@ def test_a_canary_in_the_code_is_seen_by_the_same_search(engine):
     assert f"AS {CANARY}" in kept
 
 
+@pytest.mark.fault(45)
 def test_a_request_without_measure_is_counted_bounded_and_told(engine):
     """100,000 statements and one of ten megabytes in a single request."""
     app = Flask("shop")

@@ -114,6 +114,7 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.fault(46)
 def test_html_shows_hostile_text_as_text(store):
     hostile.fill(store)
     source = drawn(store, "html")
@@ -126,6 +127,7 @@ def test_html_shows_hostile_text_as_text(store):
     assert not CONTROL.search(source)
 
 
+@pytest.mark.fault(46)
 def test_markdown_shows_hostile_text_as_text(store):
     hostile.fill(store)
     page = drawn(store, "md")

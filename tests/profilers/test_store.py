@@ -241,6 +241,7 @@ def test_a_hundred_thousand_statements_of_one_request_are_counted_and_some_kept(
     assert store.statements()[0].calls == 100_000
 
 
+@pytest.mark.fault(45)
 def test_a_ten_megabyte_statement_is_cut(store):
     store.add([profile(statements=[statement("SELECT " + "a + " * 2_500_000)])])
     assert len(store.statements()[0].shape) < 10_000
