@@ -16,6 +16,7 @@ import secrets
 import selectors
 import socket
 import time
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -31,14 +32,22 @@ log = logging.getLogger("gunicorn.error")
 class Worker(ThreadWorker):
     """gthread, with connections limited by free threads and by `worker_connections` altogether."""
 
+    _finished = 0
+    """Requests since a connection was taken."""
+
     slot: int
     """A number from 0 that no other living worker has; a dead worker's replacement gets it again."""
 
     @property
     def worker_connections(self) -> int:
-        """How many connections may be open for another one to be taken."""
+        """How many connections may be open for another one to be taken.
+
+        As many as are idle and as there are threads. Under more load than that, one more for every two
+        requests that were finished, or clients that are here already would keep all others out for good.
+        """
         idle = len(self.keepalived_conns) + len(self.pending_conns)
-        return min(self._most_connections, idle + int(self.cfg.threads))
+        turn = self.nr_conns + 1 if self._finished >= 2 else 0
+        return min(self._most_connections, max(idle + int(self.cfg.threads), turn))
 
     @worker_connections.setter
     def worker_connections(self, most: int) -> None:
@@ -51,6 +60,16 @@ class Worker(ThreadWorker):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
         util.write_error = refuse
         super().init_process()
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a new connection."""
+        self._finished = 0
+        super().accept(listener)
+
+    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+        """Free its thread."""
+        self._finished += 1
+        super().finish_request(conn, fs)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Give the connection a thread once it has sent something."""

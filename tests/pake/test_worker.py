@@ -21,6 +21,8 @@ def app(environ, start_response):
         pathlib.Path(f"busy-{os.getpid()}-{threading.get_ident()}").touch()
         while not pathlib.Path("go-on").exists():
             time.sleep(0.02)
+    if environ["PATH_INFO"] == "/short":
+        time.sleep(0.05)
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 """
@@ -80,3 +82,23 @@ def test_kept_alive_connections_do_not_count_as_busy(tmp_path: Path) -> None:
             session = open_sessions.enter_context(requests.Session())
             assert session.get(server.url, timeout=30).text == "ok"
         assert server.get("/").text == "ok"
+
+
+def test_clients_that_keep_a_worker_busy_do_not_keep_others_out(tmp_path: Path) -> None:
+    with slow_app(tmp_path, "--workers=1", "--threads=1") as server:
+        done = threading.Event()
+
+        def ask_again_and_again() -> None:
+            with requests.Session() as session:
+                while not done.is_set():
+                    assert session.get(server.url + "/short", timeout=60).text == "ok"
+
+        clients = [threading.Thread(target=ask_again_and_again) for _ in range(4)]
+        for client in clients:
+            client.start()
+        try:
+            assert [server.get("/").text for _ in range(3)] == ["ok"] * 3
+        finally:
+            done.set()
+            for client in clients:
+                client.join()
