@@ -17,10 +17,11 @@ import sys
 import flask_migrate
 from gunicorn.arbiter import Arbiter
 
-from pake import create_app, embedded, metrics
+from pake import create_app, embedded, metrics, tracing
 from pake.config import SettingsError, load_settings
 from pake.worker import Worker
-from profilers.gunicorn import post_worker_init, worker_abort, worker_exit  # noqa: F401 - hooks of Gunicorn
+from profilers import gunicorn as profilers
+from profilers.gunicorn import worker_abort  # noqa: F401 - a hook of Gunicorn
 
 try:
     settings = load_settings()
@@ -79,6 +80,16 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
 
 def post_fork(server: Arbiter, worker: Worker) -> None:
     os.environ["PAKE_WORKER_SLOT"] = str(worker.slot)
+
+
+def post_worker_init(worker: Worker) -> None:
+    profilers.post_worker_init(worker)
+    tracing.start(worker.wsgi)
+
+
+def worker_exit(server: Arbiter, worker: Worker) -> None:
+    profilers.worker_exit(server, worker)
+    tracing.stop(worker.wsgi)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

@@ -159,6 +159,12 @@ class Settings(BaseSettings):
         description="Token of the console, at least 16 characters. Unset: generated into "
         "`INSTANCE_PATH/profiles/console-token`, mode 0600.",
     )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        description="OpenTelemetry collector that traces are sent to, such as `http://127.0.0.1:4318`; needs "
+        "the extra `tracing`. OpenTelemetry's other `OTEL_` variables hold as well.",
+        pattern=r"^https?://[^/\s]+",
+    )
     sql_echo: bool = Field(False, description="Log every statement.")
     sql_log_level: Level = Field("WARNING", description="Level of the logger `sqlalchemy.engine`.")
     slow_query_threshold_ms: float = Field(1000, ge=0, description="A statement that takes longer is slow.")
@@ -228,6 +234,13 @@ class Settings(BaseSettings):
                 raise ValueError("expected a URL such as redis://host:6379/0")
             if find_spec("redis") is None:
                 raise ValueError("expected the package `redis` to be installed: pip install redis")
+        return value
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _tracing(cls, value: str | None) -> str | None:
+        if value is not None and find_spec("opentelemetry") is None:
+            raise ValueError("expected the extra `tracing` to be installed: see docs/watch-the-service.md")
         return value
 
     @field_validator("database_url")
