@@ -59,7 +59,7 @@ perf-stress: ## 1000 users, 3 minutes
 perf-endurance: ## 50 users, 30 minutes
 $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) \
-	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(HOST),--host $(HOST)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(ARGS)
+	  $(if $(ARRIVALS),--arrivals $(ARRIVALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(HOST),--host $(HOST)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(ARGS)
 
 # The standard library is all that these need: no environment is made for them.
 .PHONY: perf-gather perf-comment

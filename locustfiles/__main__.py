@@ -74,6 +74,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--p95-ms", type=float, help="instead of the scenario's threshold")
     parser.add_argument("--host", help="drive this running service instead of starting one")
     parser.add_argument("--accounts", type=Path, help="with --host: a JSON file of accounts by role")
+    parser.add_argument("--arrivals", type=_rate, default=0.0, help="journeys a second, whatever happens")
     parser.add_argument("--workers", type=_count, default=1, help="Locust processes that make requests (1)")
     parser.add_argument("--listen", default="", help="HOST:PORT where --workers from other hosts come to")
     parser.add_argument("--output", type=Path, help="folder of the report (reports/SCENARIO)")
@@ -83,6 +84,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     if options.listen and not re.fullmatch(r".+:\d+", options.listen):
         parser.error(f"--listen: expected HOST:PORT such as 0.0.0.0:5557, not {options.listen}")
     return options
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected journeys a second such as 50 or 2.5, not {text}")
+    return rate
 
 
 def _count(text: str) -> int:
@@ -112,6 +123,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         users=options.users or scenario.users,
         run_time=options.run_time or scenario.run_time,
         thresholds=limits,
+        arrivals=options.arrivals,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from locustfiles import gate, service
-from locustfiles.environment import ACCOUNTS, RESULTS
+from locustfiles.environment import ACCOUNTS, ARRIVALS, RESULTS
 from locustfiles.gate import Run
 from locustfiles.scenarios import Scenario
 
@@ -47,6 +47,8 @@ def drive(scenario: Scenario, running: service.Service, accounts: Path, folder: 
         ACCOUNTS: str(accounts),
         RESULTS: str(results),
     }
+    if scenario.arrivals:
+        environment[ARRIVALS] = str(scenario.arrivals / crew.workers)
     locust = [sys.executable, "-m", "locust", "--locustfile", str(service.ROOT / "locustfiles/locustfile.py")]
     locust += ["--skip-log-setup", "--host", running.url, "--stop-timeout", "10"]
     headless = ["--headless", "--only-summary", "--exit-code-on-error", "0"]
@@ -113,4 +115,5 @@ def _run(results: Path, status: int | None, running: service.Service) -> Run:
         died,
         generators=gate.generators(data["course"]["processes"]),
         course=gate.course(data["course"]),
+        journeys=data["course"]["journeys"],
     )

@@ -5,3 +5,6 @@ ACCOUNTS = "LOAD_ACCOUNTS"
 
 RESULTS = "LOAD_RESULTS"
 """The file that the statistics go to at the end of a run."""
+
+ARRIVALS = "LOAD_ARRIVALS"
+"""Journeys that are to begin in a second, in each Locust process; unset in the closed model."""

@@ -7,9 +7,10 @@ says how fast the generator was.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from locustfiles.scenarios import FEW, SIGN_IN, SIGN_IN_P95_MS, Scenario
@@ -18,6 +19,8 @@ BUSY = 0.9
 """Share of its core from which a Locust process is the bottleneck: Locust itself warns from there."""
 LATE_SHARE = 0.25
 """How late a Locust process may wake, as a share of the p95 threshold."""
+BEGUN = 0.99
+"""Share of the journeys that were due in the open model which must have begun when the run ends."""
 LATE_MS = 50.0
 """And whatever the threshold: less is what a busy machine does to anybody."""
 
@@ -87,6 +90,8 @@ class Run:
     generators: tuple[Generator, ...] = ()
     course: tuple[Second, ...] = ()
     """The run second by second."""
+    journeys: Mapping[str, int] = field(default_factory=dict)
+    """In the open model: how many were `due`, and how many were `begun`."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,7 @@ def _overall(run: Run, scenario: Scenario) -> list[Check]:
     full_seconds = scenario.run_time - scenario.ramp_seconds / 2
     expected = int(limits.requests_per_second * full_seconds)
     rate = total.requests / full_seconds
-    return [
-        Check("the run", "the service lives to the end", run.died or "alive", not run.died),
+    made = [
         Check("all routes", f"at least {expected} requests", str(total.requests), total.requests >= expected),
         Check(
             "all routes",
@@ -161,6 +165,14 @@ def _overall(run: Run, scenario: Scenario) -> list[Check]:
             f"{rate:.1f} req/s",
             rate > limits.requests_per_second,
         ),
+    ]
+    if scenario.arrivals:  # the rate is given: what counts is that every journey found a user
+        due, begun = run.journeys.get("due", 0), run.journeys.get("begun", 0)
+        allowed = math.floor(due * BEGUN) - scenario.users  # each may be on its way to one
+        made = [Check("all routes", f"at least {allowed} journeys", str(begun), begun >= max(allowed, 1))]
+    return [
+        Check("the run", "the service lives to the end", run.died or "alive", not run.died),
+        *made,
         *_times(total, limits.average_ms, limits.p95_ms, "all routes"),
         _errors(total, limits.errors, "all routes"),
     ]

@@ -17,6 +17,8 @@ from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from locustfiles import arrivals
+
 SLEEP_SECONDS = 0.05
 """Between two looks at the clock."""
 CPU_SECONDS = 1.0
@@ -44,12 +46,15 @@ class Course:
     failures: Counter[int] = field(default_factory=Counter)
     users: dict[int, int] = field(default_factory=dict)
     processes: defaultdict[str, Health] = field(default_factory=lambda: defaultdict(Health))
+    journeys: Counter[str] = field(default_factory=Counter)
+    """In the open model: how many were `due` until the end, and how many `begun`."""
 
     def add(self, sender: str, data: dict[str, Any]) -> None:
         """What another process has sent."""
         for second, times in data["seconds"].items():
             self.seconds[second].update(times)
         self.failures.update(data["failures"])
+        self.journeys.update(data["journeys"])
         for name, health in data["processes"].items():
             mine = self.processes[name or sender]
             mine.cpu += health["cpu"]
@@ -68,6 +73,7 @@ def taken() -> dict[str, Any]:
         "seconds": {second: dict(times) for second, times in sent.seconds.items()},
         "failures": dict(sent.failures),
         "users": sent.users,
+        "journeys": dict(sent.journeys),
         "processes": {
             name: {"cpu": health.cpu, "late_ms": dict(health.late_ms)}
             for name, health in sent.processes.items()
@@ -79,6 +85,7 @@ def install() -> None:
     """Watch the run that begins next."""
     events.request.add_listener(_request)  # type: ignore[no-untyped-call]
     events.test_start.add_listener(_start)  # type: ignore[no-untyped-call]
+    events.test_stopping.add_listener(_stopping)  # type: ignore[no-untyped-call]
     events.test_stop.add_listener(_stop)  # type: ignore[no-untyped-call]
     events.report_to_master.add_listener(_report)  # type: ignore[no-untyped-call]
     events.worker_report.add_listener(_reported)  # type: ignore[no-untyped-call]
@@ -113,6 +120,11 @@ def _watch(environment: Environment) -> None:
             health.cpu.append((used - cpu) / (now - wall))
             wall, cpu = now, used
             course.users[int(time.time())] = environment.runner.user_count
+
+
+def _stopping(**_: Any) -> None:
+    if arrivals.shared is not None:
+        course.journeys.update(arrivals.shared.journeys())
 
 
 def _stop(environment: Environment, **_: Any) -> None:

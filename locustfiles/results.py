@@ -14,7 +14,7 @@ from locust import events
 from locust.env import Environment
 from locust.runners import STATE_CLEANUP, STATE_STOPPED, STATE_STOPPING, WorkerRunner
 
-from locustfiles import generator
+from locustfiles import arrivals, generator
 from locustfiles.environment import RESULTS
 
 SECONDS = 5
@@ -26,6 +26,7 @@ def install() -> None:
     events.test_start.add_listener(_start)  # type: ignore[no-untyped-call]
     events.quitting.add_listener(_write)  # type: ignore[no-untyped-call]
     generator.install()
+    arrivals.install()
 
 
 def _start(environment: Environment, **_: Any) -> None:

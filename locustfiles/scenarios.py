@@ -31,6 +31,12 @@ class Scenario:
     memory: bool = False
     """Whether the workers' memory is looked at, and a leak fails the run."""
 
+    arrivals: float = 0.0
+    """Journeys that begin in a second, whatever the service does (the open model).
+
+    0: each user thinks between its journeys (the closed model).
+    """
+
     @property
     def ramp_seconds(self) -> float:
         """How long the users take to come."""

@@ -14,9 +14,8 @@ class ApiUser(Persona):
 
     weight = 30
 
-    def on_start(self) -> None:
-        """Sign in, and choose the services to watch."""
-        super().on_start()
+    def prepare(self) -> None:
+        """Choose the services to watch."""
         page = self.call("GET", "/services", query={"limit": 100, "status": "active"}, shows=("items",))
         names = [item for item in page.get("items", []) if not item["service_name"].startswith("load-")]
         self.watched = [item["service_id"] for item in random.sample(names, min(5, len(names)))]

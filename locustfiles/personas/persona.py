@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gevent
-from locust import FastHttpUser, between
+from locust import FastHttpUser
 from locust.exception import StopUser
 
+from locustfiles import arrivals
 from locustfiles.environment import ACCOUNTS
 
 Json = dict[str, Any]
 
+THINKS_SECONDS = (0.3, 1.1)
 REFRESH_BEFORE_SECONDS = 60
 SIGN_IN_TRIES = 20
 
@@ -27,7 +29,6 @@ class Persona(FastHttpUser):
     """A signed-in user of the service."""
 
     abstract = True
-    wait_time = between(0.3, 1.1)
     network_timeout = 30.0
     connection_timeout = 10.0
     role: ClassVar[str] = "user"
@@ -38,9 +39,29 @@ class Persona(FastHttpUser):
     refresh_at: float
     """When to ask for new tokens, by `time.monotonic()`."""
 
+    due: float | None = None
+    """In the open model: when the journey that begins next was to begin, by `time.monotonic()`."""
+
     _turn: ClassVar[itertools.count[int]] = itertools.count()
 
     def on_start(self) -> None:
+        """Sign in, prepare, and in the open model wait for a journey that is due."""
+        self.sign_in()
+        self.prepare()
+        if arrivals.shared is not None:
+            self.wait()  # type: ignore[no-untyped-call]
+
+    def prepare(self) -> None:
+        """What a persona does once, before its journeys."""
+
+    def wait_time(self) -> float:
+        """Seconds between two journeys: a person thinks; in the open model, until the next is due."""
+        if arrivals.shared is None:
+            return random.uniform(*THINKS_SECONDS)
+        self.due = arrivals.shared.take()
+        return max(self.due - time.monotonic(), 0.0)
+
+    def sign_in(self) -> None:
         """Sign in once. A service that is busy with passwords says when to come back, and is obeyed."""
         accounts = _accounts()[self.role]
         self.account = accounts[next(self._turn) % len(accounts)]
@@ -88,9 +109,11 @@ class Persona(FastHttpUser):
             The JSON object of the answer; `etag` and `retry_after` of its headers are added. Empty when the
             answer has no body or was a failure.
         """
+        due, self.due = self.due, None
         if not anonymous:
             self._stay_signed_in()
             headers = {"Authorization": f"Bearer {self.access_token}", **(headers or {})}
+        late = max(time.monotonic() - due, 0.0) if due is not None else 0.0
         with self.client.request(
             method,
             route.format(**path),
@@ -101,6 +124,7 @@ class Persona(FastHttpUser):
             headers=headers or {},
             catch_response=True,
         ) as response:
+            response.request_meta["response_time"] += late * 1000
             if response.status_code not in ok:
                 response.failure(f"status {response.status_code}, expected {', '.join(map(str, ok))}")
                 return {}

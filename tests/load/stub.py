@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -16,7 +17,7 @@ EVERYTHING = {
     "refresh_token": "r",
     "expires_in": 900,
     "items": [],
-    "next_cursor": None,
+    "next_cursor": "more",
     "name": "stub",
     "version": "0",
     "username": "u",
@@ -26,8 +27,10 @@ EVERYTHING = {
     "users": 1,
     "services": 1,
 }
-DIES_AFTER = 30
+DIES_AFTER = 15
+STALLS_AFTER, STALL_SECONDS = 20, 1.5
 seen = 0
+stalled_until = 0.0
 
 
 def status(environ: dict[str, Any]) -> str:
@@ -43,10 +46,20 @@ def status(environ: dict[str, Any]) -> str:
     return "200 OK"
 
 
+def stall() -> None:
+    """Once, and whoever asks meanwhile waits for the end of it."""
+    global stalled_until
+    if seen == STALLS_AFTER:
+        stalled_until = time.monotonic() + STALL_SECONDS
+    time.sleep(max(stalled_until - time.monotonic(), 0.0))
+
+
 def serve(fault: str) -> Callable[..., Iterable[bytes]]:
     def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         global seen
         seen += 1
+        if fault == "stalls":
+            stall()
         if fault == "dies" and seen > DIES_AFTER:
             os._exit(1)
         answer = dict(EVERYTHING)
@@ -54,6 +67,8 @@ def serve(fault: str) -> Callable[..., Iterable[bytes]]:
         if environ["PATH_INFO"] == "/auth/token":
             form = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
             answer["access_token"] = "admin" if b"username=admin" in form else "user"
+        if "status=active" in environ["QUERY_STRING"]:  # somebody looks for services to watch
+            answer["items"] = [SERVICE]
         if environ["PATH_INFO"] == "/protected":
             if fault == "500":
                 code = "500 Internal Server Error"

@@ -110,6 +110,15 @@ def test_markdown_shows_hostile_names_as_text() -> None:
     assert "GET /&lt;script&gt;\\|x" in text
 
 
+def test_in_the_open_model_the_journeys_that_were_due_must_have_begun() -> None:
+    scenario = dataclasses.replace(SMOKE, arrivals=20.0)
+    good, bad = (
+        dataclasses.replace(run(measured()), journeys={"due": 1200, "begun": begun}) for begun in (1190, 900)
+    )
+    assert judge(good, scenario).passed
+    assert judge(bad, scenario).reasons == ["all routes: 900, expected at least 1178 journeys"]
+
+
 def with_generator(one: Run, cpu: float = 0.2, late_ms: float = 2) -> Run:
     return dataclasses.replace(one, generators=(Generator("worker-1", cpu, late_ms),))
 
