@@ -30,3 +30,10 @@ def test_every_dependency_says_why() -> None:
     section = setup[setup.index("[options.extras_require]") :].split("[", 2)[1]
     names = set(re.findall(r"^    ([A-Za-z0-9_-]+)", section, re.M)) - {"flask-profilers"}
     assert names <= reasons, names - reasons
+
+
+def test_every_test_that_the_security_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text(encoding="utf-8")))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named
+    assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
