@@ -136,7 +136,7 @@ def _call_stack(found: Profile, form: Format) -> str:
     try:
         from profilers.call_stack import render
     except ImportError as error:
-        raise click.ClickException(f"{error}: pip install 'flask-profilers[pyinstrument]'") from None
+        raise click.ClickException(f"{error}: {options.installation('pyinstrument')}") from None
     return visible(render(seen, form)) if form == "text" else render(seen, form)
 
 
@@ -264,7 +264,7 @@ def turn_off(store: Store, profilers: tuple[str, ...], duration: str | None) -> 
 @click.option("--duration", default="300s", show_default=True, help="How long: 30s, 10m or 2h.")
 @click.option("--interval", default="30s", show_default=True, help="Time between two snapshots of a worker.")
 @click.option(
-    "--frames", default=10, show_default=True, type=click.IntRange(1, 100), help="Of each traceback."
+    "--frames", default=5, show_default=True, type=click.IntRange(1, 100), help="Of each traceback."
 )
 @click.option("--pid", type=int, help="Only this worker, or the workers of this Gunicorn.")
 @click.option("--url", help="Only the service that listens there, on this machine.")
@@ -287,7 +287,7 @@ def memory(
     try:
         from profilers.memory import commands, service, watch
     except ImportError as error:
-        raise click.ClickException(f"{error}: pip install 'flask-profilers[memory]'") from None
+        raise click.ClickException(f"{error}: {options.installation('memory')}") from None
     seconds, every = parse_seconds(duration), parse_seconds(interval)
     if min(seconds, every) < 1:
         raise click.UsageError("--duration and --interval: expected a second at least")
@@ -310,7 +310,7 @@ def memray() -> None:
     try:
         import memray  # noqa: F401
     except ImportError:
-        raise click.ClickException("memray is not installed: pip install 'flask-profilers[memray]'") from None
+        raise click.ClickException(f"memray is not installed: {options.installation('memray')}") from None
 
 
 @memray.command("run", context_settings={"ignore_unknown_options": True})

@@ -52,6 +52,8 @@ class Profilers:
         """Takes each finished profile, in the thread of its request: must only put it aside."""
         self._end: Callable[[], None] = lambda: None
         self._started = False
+        self._serves = 0
+        """The process whose worker was started and not stopped."""
         if app is not None:
             self.init_app(app, profile)
 
@@ -130,16 +132,21 @@ class Profilers:
         self.worker.start()
         for profiler in self.profilers:
             call_hook(profiler, "on_worker_start")
-        atexit.register(self._stop_worker, os.getpid())
+        self._serves = os.getpid()
+        atexit.register(self.stop_worker)
+
+    def stop_worker(self) -> None:
+        """End what runs beside the requests, once in each process that has started it, for good."""
+        if self._serves != os.getpid() or self.worker is None:
+            return
+        self._serves = 0
+        atexit.unregister(self.stop_worker)
+        self.worker.close()
+        for profiler in self.worker.profilers:
+            call_hook(profiler, "on_worker_exit")
 
     def _forked(self) -> None:
         self._started = False
-
-    def _stop_worker(self, process: int) -> None:
-        if process == os.getpid() and self.worker is not None:
-            self.worker.close()
-            for profiler in self.worker.profilers:
-                call_hook(profiler, "on_worker_exit")
 
 
 def _routed(preprocess_request: Callable[..., Any], name_it: Callable[[], None]) -> Callable[..., Any]:

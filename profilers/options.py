@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any
 
 import click
@@ -73,12 +73,20 @@ def create(name: str, config: Mapping[str, Any]) -> Profiler[Any]:
     try:
         profiler_class = entry.load()
     except ImportError as error:
-        raise ConfigError(
-            f"PROFILE={name!r}: {error}; pip install 'flask-profilers[{name}]' may be missing"
-        ) from error
+        raise ConfigError(f"PROFILE={name!r}: {error}; {installation(name)}") from error
     if not (isinstance(profiler_class, type) and issubclass(profiler_class, Profiler)):
         raise ConfigError(f"PROFILE={name!r}: {entry.value} is not a subclass of profilers.Profiler")
     return profiler_class(read_options(profiler_class, config))
+
+
+def installation(extra: str) -> str:
+    """What to type for a profiler's packages: `pip install 'psutil>=7.0' 'scipy>=1.14'`.
+
+    The packages rather than the extra: whatever this was installed from, they are where pip looks.
+    """
+    needed = [text.split(";") for text in requires("flask-profilers") or ()]
+    packages = [f"'{package.strip()}'" for package, *marker in needed if f'"{extra}"' in "".join(marker)]
+    return f"pip install {' '.join(packages)}" if packages else "is a package missing that it needs?"
 
 
 def read_options(profiler_class: type[Profiler[Any]], config: Mapping[str, Any]) -> Any:

@@ -99,7 +99,9 @@ VARIANTS: dict[str, Install] = {
         for name in ("queries", "nplusone", "slow-queries", "pyinstrument", "memory", "memray")
     },
     "ours, memory, tracemalloc of 1 frame": partial(tracemalloc, 1),
-    "ours, memory, tracemalloc of 10 frames": partial(tracemalloc, 10),
+    **{
+        f"ours, memory, tracemalloc of {frames} frames": partial(tracemalloc, frames) for frames in (3, 5, 10)
+    },
     "ours, " + OURS_TOGETHER.replace(",", " + "): partial(ours, OURS_TOGETHER),
     "OpenTelemetry": opentelemetry,
     "flask-debugtoolbar": debug_toolbar,

@@ -37,7 +37,7 @@ MEGABYTE = 1_000_000
 class MemoryOptions:
     interval: float = option(5.0, "Seconds between two looks at a worker.")
     snapshot_every: float = option(0.0, "Seconds between snapshots with tracemalloc always on; 0 on demand.")
-    frames: int = option(10, "Frames kept of each allocation, with snapshot_every.")
+    frames: int = option(5, "Frames kept of each allocation, with snapshot_every.")
     keep_snapshots: int = option(400, "Snapshot files kept, of all workers.")
     keep_megabytes: int = option(100, "Size of all snapshot files.")
     peak_megabytes: float = option(100.0, "A request that takes more at its peak is a finding.")

@@ -23,7 +23,7 @@ class Tracing:
     id: str
     until: float
     """Seconds since the epoch."""
-    frames: int = 10
+    frames: int = 5
     """That tracemalloc keeps of each allocation."""
     snapshot_every: float = 30.0
     """Seconds between two snapshots of a worker."""

@@ -18,6 +18,7 @@ from profilers.memory.growth import consumers, grown_lines, leaking
 from profilers.memory.service import ServiceError, is_alive, is_of, workers_of
 from profilers.memory.snapshots import Snapshot, read_snapshots
 from profilers.memory.tracing import Tracing
+from profilers.options import installation
 from profilers.store import MemorySample, Period, Store
 
 FORMAT = "flask-profilers memory run 1"
@@ -101,7 +102,7 @@ def watch(
     samples = _of_family(store.memory(Period(since=started)), run, progress.expected if pid else None)
     if not samples:
         raise ServiceError(
-            f"no worker answered in {seconds:g} s: is `pip install 'flask-profilers[memory]'` missing there?"
+            f"no worker answered in {seconds:g} s: is `{installation('memory')}` missing there?"
         )
     taken = [one for one in read_snapshots(folder, run.id) if not pid or one.pid in progress.expected]
     return evaluate(samples, taken)

@@ -33,7 +33,7 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     before = set(installed)
     yield
     for extension in set(installed) - before:
-        extension._stop_worker(os.getpid())
+        extension.stop_worker()
     for path in [path for path in WorkerSlots._opened if path.is_relative_to(tmp_path)]:
         os.close(WorkerSlots._opened.pop(path)._file)
 

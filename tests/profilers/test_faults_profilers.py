@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -46,7 +45,7 @@ def test_a_profiler_that_raises_in_a_hook_costs_its_own_work_alone(hook, engine,
         extension = Profilers(app)
         answers = [app.test_client().get("/") for _ in range(5)]
         assert extension.worker.writer.flush()
-        extension._stop_worker(os.getpid())
+        extension.stop_worker()
     assert [(answer.status_code, answer.text) for answer in answers] == [(200, "1")] * 5
     assert [row.requests for row in extension.worker.store.endpoints()] == [5]
     each = hook in ("on_start", "on_finish", "examine")
