@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from profilers.leak_verdict import WARM_UP, LineGrowth
+from profilers.growth import WARM_UP
+from profilers.leak_verdict import LineGrowth
 from profilers.memory.snapshots import Frame, Snapshot, View, route_of
 
 STEADY = 0.6

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from profilers.leak_verdict import Answer, LineGrowth, Verdict, judge
+from profilers.growth import Answer
+from profilers.leak_verdict import LineGrowth, Verdict, judge
 from profilers.store import MemorySample
 
 ROUTES = ("GET /a", "GET /b", "GET /c", "GET /d", "GET /e")
