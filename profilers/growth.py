@@ -36,6 +36,9 @@ MIN_REQUESTS = 100
 SIGNIFICANT = 0.01
 """Highest probability that a trend is chance."""
 CONFIDENCE = 0.95
+UNBROKEN = 1 / 3
+"""Of the median growth per request, that each part of the run must have had at least: what ends or grows ever
+more slowly is a cache that fills up or an allocator's reserve. One large step does not move the median."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Measure:
     noise: float
     """Rise of the floor, in one worker, that is not called growth; more where the samples scatter more."""
     even: float = 0.2
-    """Of the mean rise of the floor, that each part of the run must have risen at least."""
+    """Of the mean growth per request, that each part of the run must have had at least."""
     clear: float = 0.0
     """Rise of the floor in the later half of a run, in one worker, that a leak must have reached."""
 
@@ -83,6 +86,10 @@ class Growth:
     """Of the floor, from each part of the run to the next."""
     steady: bool = False
     """A trend that is no chance, in every part of the run."""
+    late: float = 0.0
+    """Rise of the floor in the later half."""
+    swing: float = 0.0
+    """Between the lowest and the highest sample of each worker."""
     requests: int = 0
     samples: int = 0
     seconds: float = 0.0
@@ -113,24 +120,29 @@ def is_enough(life: Sequence[MemorySample]) -> bool:
 
 def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
     """How a measure went in all these workers together; each is long enough."""
-    slopes, chances, weights, rises = [], [], [], np.zeros(PARTS - 1)
-    late_requests = noise = 0.0
+    slopes, chances, weights = [], [], []
+    rises, between = np.zeros(PARTS - 1), np.zeros(PARTS - 1)
+    late_requests = noise = swing = 0.0
     for life in lives:
         served = np.array([requests_of(sample) for sample in life], dtype=float)
         values = np.array([measure.value(sample) for sample in life], dtype=float)
         found = stats.theilslopes(values, served, CONFIDENCE)
         residuals = values - found.slope * served
         spread = float(stats.median_abs_deviation(residuals, scale="normal"))
-        noise += max(measure.noise, spread)
         slopes.append((float(found.slope), float(found.low_slope), float(found.high_slope)))
         chances.append(_trend_chance(values))
         weights.append(len(life) ** 0.5)
-        floors = np.array([part.min() for part in np.array_split(values, PARTS)])
-        rises += np.diff(floors)
+        risen = np.diff([part.min() for part in np.array_split(values, PARTS)])
+        rises += risen
+        between += np.diff([part.mean() for part in np.array_split(served, PARTS)])
+        # A floor that falls shows how far it goes by itself.
+        noise += max(measure.noise, spread, -risen.min())
+        swing += float(np.ptp(values))
         late_requests += served[-1] - served[len(served) // 2]
     slope, low, high = _combined(slopes)
     chance = float(stats.combine_pvalues(chances, method="stouffer", weights=weights).pvalue)
-    even = bool(rises.min() > measure.even * rises.mean())
+    rates = rises / between
+    even = bool(rates.min() > max(measure.even * rises.sum() / between.sum(), UNBROKEN * np.median(rates)))
     late = float(rises[PARTS // 2 :].sum())
     tolerated = max(noise, measure.least * late_requests)
     answer: Answer
@@ -149,6 +161,8 @@ def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
         chance,
         tuple(float(rise) for rise in rises),
         steady=steady,
+        late=late,
+        swing=swing,
         requests=sum(requests_of(life[-1]) - requests_of(life[0]) for life in lives),
         samples=sum(map(len, lives)),
         seconds=max(life[-1].at - life[0].at for life in lives),

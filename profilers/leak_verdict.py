@@ -157,7 +157,9 @@ def _decide(growths: dict[str, Growth], workers: int, *, tracing: bool) -> tuple
         return "not enough data", "", (
             "Large objects grew, by less than the process's own ups and downs: they may have replaced others."
         )  # fmt: skip
-    if process.answer == "leak" and python.answer == "no leak":
+    # What Python's memory goes up and down by, the allocator may keep for the next time.
+    beyond = process.answer == "leak" and process.late > python.swing
+    if beyond and python.answer == "no leak":
         return "leak", "native", (
             "The process grew, Python's memory did not: native code that does not free, or fragmentation. "
             "Next: `python -m profilers memray run --native`, then `leaks`; if memray shows nothing, "

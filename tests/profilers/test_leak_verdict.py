@@ -14,7 +14,7 @@ from profilers.leak_verdict import LineGrowth, Verdict, judge
 from profilers.store import MemorySample
 
 ROUTES = ("GET /a", "GET /b", "GET /c", "GET /d", "GET /e")
-SEEDS = range(20)
+SEEDS = range(10)
 Course = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Bytes held after so many requests of each route (a row a sample), and noise to add or not."""
 
@@ -162,12 +162,12 @@ def test_the_route_that_leaks_is_named_and_what_it_leaks():
     verdicts = [judge(run(leak_on_one_route, seed)) for seed in SEEDS]
     named = [verdict.routes[0] for verdict in verdicts if verdict.route == "GET /c"]
     assert len(named) >= 0.8 * len(SEEDS)
-    assert sum(verdict.route not in ("GET /c", "") for verdict in verdicts) <= 0.05 * len(SEEDS)
+    assert {verdict.route for verdict in verdicts} <= {"GET /c", ""}
     assert np.median([route.bytes_per_request for route in named]) == pytest.approx(5_000, rel=0.02)
 
 
 def test_a_leak_of_all_routes_is_laid_at_no_single_door():
-    assert [judge(run(small_leak, seed)).route for seed in SEEDS].count("") >= len(SEEDS) - 2
+    assert [judge(run(small_leak, seed)).route for seed in SEEDS].count("") >= len(SEEDS) - 1
 
 
 def test_a_view_on_the_way_to_the_memory_outdoes_the_regression():
@@ -194,6 +194,31 @@ def test_native_growth_that_is_small_yet_is_not_called_healthy():
     verdicts = [judge(run(flat, seed, native=leaked)) for seed in SEEDS]
     assert {verdict.answer for verdict in verdicts} == {"not enough data"}
     assert all(verdict.seconds_more > 0 for verdict in verdicts)
+
+
+def test_growth_within_the_swing_of_pythons_memory_is_not_called_native():
+    """The allocator keeps what was once needed: 6 MB of growth beside responses of 20 MB say nothing yet."""
+
+    def kept(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        return 1_500.0 * total(served)
+
+    for seed in SEEDS:
+        quiet = judge(run(flat, seed, native=kept))
+        assert (quiet.answer, quiet.kind) == ("leak", "native")
+        busy = [
+            _with(sample, traced=sample.traced + 20_000_000 * (sample.at % 60 < 6))
+            for sample in run(flat, seed, native=kept)
+        ]
+        assert judge(busy).answer == "not enough data"
+
+
+def test_a_cache_that_is_full_late_in_the_run_is_not_called_a_leak():
+    """It grew evenly until four fifths of the run, then hardly: as a cache on a service with few requests."""
+
+    def full_late(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        return 2e6 + 3_000.0 * np.minimum(total(served), 0.8 * total(served)[-1])
+
+    assert "leak" not in answers(full_late)
 
 
 def test_fragmentation_that_ends_is_no_leak():
