@@ -112,7 +112,7 @@ def measure(server: Server, duration: float, interval: float) -> tuple[dict[str,
 
 
 def advised(server: Server, duration: float) -> tuple[dict[str, Any], float]:
-    """What a person is told who runs on for as long as the verdict says, three minutes at most; and how long."""
+    """What a person is told who runs on for as long as the verdict says, and after how long."""
     found, _ = measure(server, duration, duration / 8)
     if found["verdict"]["answer"] != "not enough data":
         return found["verdict"], duration
