@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from profilers.profile import Location, Profile, Statement
@@ -147,6 +148,32 @@ def line(values: Sequence[float], width: float = 120, height: float = 28) -> str
 def own(sample: MemorySample) -> int:
     """Bytes of a worker's own; where the system does not say, all that is resident."""
     return sample.uss or sample.rss
+
+
+def bars(values: Sequence[float], width: float = 120, height: float = 28) -> str:
+    """A bar for each value as the path of an SVG; nothing for zero."""
+    top = max(*values, 1e-9) if len(values) > 1 else 1e-9
+    step = width / max(len(values), 1)
+    return "".join(
+        f"M{(i + 0.5) * step:g} {height:g}v-{max(value / top * (height - 2), 2):.3g}"
+        for i, value in enumerate(values)
+        if value > 0
+    )
+
+
+def readable_path(file: str, root: Path | None) -> str:
+    """A file of a call stack without what is the same for all: where the app, or a library, is installed."""
+    for mark in ("/site-packages/", "/dist-packages/"):
+        if mark in file:
+            return file.rpartition(mark)[2]
+    if root is not None and file.startswith(f"{root}/"):
+        return file[len(str(root)) + 1 :]
+    return file
+
+
+def is_library(file: str) -> bool:
+    """Whether a frame is none of the app's own."""
+    return file.startswith("<") or "-packages/" in file or "/lib/python" in file
 
 
 @dataclass

@@ -320,4 +320,6 @@ def _next(rows: Sequence[Any], first: int, size: int) -> int | None:
 
 
 def _shown(period: Period) -> str:
-    return f"{moment(period.since or 0)} to {moment(period.until or 0)}"
+    since, until = moment(period.since or 0), moment(period.until or 0)
+    day = since.partition(" ")[0]
+    return f"{since} to {until.removeprefix(f'{day} ')}"

@@ -18,6 +18,9 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { said.textContent = before; }, 1500);
 });
 
+// On a narrow screen the pages scroll sideways: show where we are.
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 let live = true;
 
 document.addEventListener("click", (event) => {
