@@ -171,9 +171,12 @@ def readable_path(file: str, root: Path | None) -> str:
     return file
 
 
+_OURS = f"{Path(__file__).resolve().parents[1]}/"
+
+
 def is_library(file: str) -> bool:
     """Whether a frame is none of the app's own."""
-    return file.startswith("<") or "-packages/" in file or "/lib/python" in file
+    return file.startswith(("<", _OURS)) or "-packages/" in file or "/lib/python" in file
 
 
 @dataclass
