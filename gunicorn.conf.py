@@ -89,7 +89,8 @@ def post_worker_init(worker: Worker) -> None:
 
 def worker_exit(server: Arbiter, worker: Worker) -> None:
     profilers.worker_exit(server, worker)
-    tracing.stop(worker.wsgi)
+    if hasattr(worker, "wsgi"):  # not when it was stopped while it was loading
+        tracing.stop(worker.wsgi)
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

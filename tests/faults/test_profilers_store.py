@@ -92,6 +92,7 @@ def test_a_store_that_is_read_only_or_full_changes_no_answer(
     with caplog.at_level(logging.INFO, "profilers"):
         assert {ask(client) for _ in range(30)} == {"taken"}
         worker.writer.flush(timeout=0.5)
+        wait_for(lambda: caplog.messages)
     assert [reason in message for message in caplog.messages] == [True], caplog.messages
     assert worker.writer.failing_since is not None
 
