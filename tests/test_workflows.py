@@ -16,7 +16,6 @@ WORKFLOWS = {
 }
 JOBS = [(workflow, name, job) for workflow, whole in WORKFLOWS.items() for name, job in whole["jobs"].items()]
 PERFORMANCE = WORKFLOWS["performance"]["jobs"]
-NOT_HERE_YET = {"perf-compare"}
 
 
 def targets() -> set[str]:
@@ -45,7 +44,7 @@ def commands(job: dict[str, Any]) -> list[str]:
     ("workflow", "name", "job"), JOBS, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_every_step_of_a_workflow_is_a_make_target(workflow: str, name: str, job: dict[str, Any]) -> None:
-    known = {f"make {target}" for target in targets() | NOT_HERE_YET} | {".ci/run"}
+    known = {f"make {target}" for target in targets()} | {".ci/run"}
     assert [command for command in commands(job) if command not in known] == []
 
 
@@ -86,20 +85,19 @@ def test_the_job_that_may_write_runs_nothing_of_the_pull_request() -> None:
     assert checkouts == ["${{ github.event.pull_request.base.sha }}"]
 
 
-def test_a_pull_request_is_compared_and_each_night_the_larger_loads_run() -> None:
+def test_a_pull_request_is_driven_and_each_night_the_larger_loads_run() -> None:
     assert {name: commands(job) for name, job in PERFORMANCE.items()} == {
         "smoke": ["make perf-smoke"],
-        "compare": ["make perf-compare"],
         "comment": ["make perf-comment"],
         "nightly": ["make perf-normal", "make perf-peak", "make perf-stress"],
         "endurance": ["make perf-endurance"],
         "report": ["make perf-gather"],
     }
-    assert {*PERFORMANCE["report"]["needs"]} == {"smoke", "compare", "nightly", "endurance"}
+    assert {*PERFORMANCE["report"]["needs"]} == {"smoke", "nightly", "endurance"}
 
 
 def test_reports_are_kept_whether_the_verdict_was_good_or_bad() -> None:
-    for name in ("smoke", "compare", "nightly", "endurance"):
+    for name in ("smoke", "nightly", "endurance"):
         upload = PERFORMANCE[name]["steps"][-1]
         assert upload["if"] == "always()"
         assert upload["with"]["name"].startswith("reports-")
