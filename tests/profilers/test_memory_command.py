@@ -65,7 +65,7 @@ def failed(*arguments: str, cwd: object = None) -> str:
 
 def test_a_leak_under_load_is_named_with_route_and_line(tmp_path):
     with shop(tmp_path / "shop", "dict_by_request") as server, Load(server) as load:
-        found, printed = measure(server, 30, 5)
+        found, printed = measure(server, 45, 5)
         assert not load.failures
     verdict = found["verdict"]
     assert (verdict["answer"], verdict["kind"], verdict["route"]) == ("leak", "python", "GET /report"), (
