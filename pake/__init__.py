@@ -8,7 +8,7 @@ from apiflask import APIFlask
 from flask import g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from pake import errors, logs, metrics
+from pake import errors, logs, metrics, replica
 from pake.auth import tokens
 from pake.auth.views import bp as auth
 from pake.breaker import Breaker
@@ -55,6 +55,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         MAX_CONTENT_LENGTH=settings.max_content_length,
         SQLALCHEMY_DATABASE_URI=url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings) | {"poolclass": pool},
+        SQLALCHEMY_BINDS=replica.bind(settings),
         PROFILE_STORE=str(settings.instance_path.resolve() / "profiles"),
         PROFILE_CONSOLE=settings.flask_profile_console,
         PROFILE_CONSOLE_TOKEN=settings.console_token,
@@ -89,6 +90,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         app.wsgi_app, {*settings.allowed_hosts, host}, settings.max_content_length
     )
     metrics.init_app(app, meters)
+    replica.init_app(app, settings)
     with app.app_context():
         meters.watch(db.engine)
         breaker.watch(db.engine)

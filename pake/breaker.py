@@ -29,11 +29,14 @@ class KnownSilent(NoAnswer):
 
 
 class Breaker:
-    """Of one process. `patience`: how many seconds a try may take at most."""
+    """Of one process. `patience`: how many seconds a try may take at most; `server`: its name in the log."""
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, patience: float, clock: Callable[[], float] = time.monotonic, server: str = "the database"
+    ) -> None:
         self._patience = patience
         self._clock = clock
+        self._server = server
         self._lock = threading.Lock()
         self._next_try: float | None = None
         """None while it is closed."""
@@ -59,7 +62,7 @@ class Breaker:
         """The server did not answer."""
         with self._lock:
             if self._next_try is None:
-                log.error("the database is silent, requests that need it are refused until it answers")
+                log.error(f"{self._server} is silent, it is not asked until one try finds it back")
             self._next_try = self._clock() + PAUSE_SECONDS
 
     def answered(self) -> None:
@@ -68,7 +71,7 @@ class Breaker:
             return
         with self._lock:
             self._next_try = None
-        log.warning("the database answers again")
+        log.warning(f"{self._server} answers again")
 
     def pool_class(self, pool: type[QueuePool]) -> type[QueuePool]:
         """That pool, asking the breaker before it gives out a connection."""

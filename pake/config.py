@@ -92,6 +92,17 @@ class Settings(BaseSettings):
         5000, ge=1, description="Time limit of one statement; PostgreSQL cancels it, the client gets a 503."
     )
 
+    database_replica_url: SecretStr | None = Field(
+        None,
+        description="URL of a streaming standby, for the routes that may read there; on all hosts or none. "
+        "Unset: everything is read from `DATABASE_URL`.",
+    )
+    database_replica_lag_seconds: float = Field(
+        10,
+        gt=0,
+        description="A standby that is further behind is not read; one's own writes are always seen.",
+    )
+
     secret_key: SecretStr | None = Field(
         None,
         description=f"Key that signs tokens, at least {MINIMUM_KEY_BYTES} bytes. Unset: generated into "
@@ -243,7 +254,7 @@ class Settings(BaseSettings):
             raise ValueError("expected the extra `tracing` to be installed: see docs/watch-the-service.md")
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_replica_url")
     @classmethod
     def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         """Plain `postgresql://` means psycopg 3 since SQLAlchemy 2.1; many hosts hand out `postgres://`."""
@@ -298,7 +309,14 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(lines)) from None
 
 
-_SECRET = {"database_url", "secret_key", "previous_secret_keys", "redis_url", "flask_profile_console_token"}
+_SECRET = {
+    "database_url",
+    "database_replica_url",
+    "secret_key",
+    "previous_secret_keys",
+    "redis_url",
+    "flask_profile_console_token",
+}
 
 
 def _mistake(entry: Any) -> str:

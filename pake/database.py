@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 from apiflask import APIFlask
-from flask import request
+from flask import g, request
 from flask.typing import ResponseReturnValue
 from psycopg2 import OperationalError
 from psycopg2.extensions import POLL_OK, POLL_READ, connection, set_wait_callback
@@ -83,13 +83,17 @@ class Service(APIFlask):
 
 
 @contextmanager
-def read_connection() -> Iterator[sa.Connection]:
+def read_connection(engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
     """A connection for reading outside the request's transaction: its statements are all that travels.
 
+    By default it is the replica's where the route reads from it (`pake.replica`), else the primary's.
     SQLAlchemy's AUTOCOMMIT would cost a round trip each time to change the isolation level and back; this is
     psycopg2's own switch, which costs none. Leave the block before anything slow.
     """
-    with db.engine.connect() as connection:
+    if engine is None and (reading := g.get("reading")) is not None:
+        yield reading
+        return
+    with (engine or db.engine).connect() as connection:
         driver: Any = connection.connection.driver_connection
         driver.autocommit = True
         try:

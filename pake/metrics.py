@@ -89,6 +89,12 @@ class Meters:
         self.database_errors = Counter(
             "pake_database_errors", "Statements and connections that failed.", ["error"], registry=own
         )
+        self.replica_reads = Counter(
+            "pake_replica_reads",
+            "Requests that may read from the replica: from there, or not because it was behind or away.",
+            ["outcome"],
+            registry=own,
+        )
         self.pool_wait = Histogram(
             "pake_pool_wait_seconds",
             "How long a connection was waited for, opening it included.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import CheckConstraint, DateTime, ForeignKey, String, func, text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pake.extensions import Base
@@ -30,6 +30,8 @@ class User(Base):
     tokens_valid_after: Mapped[datetime] = mapped_column(Moment, server_default=func.now())
     """Token families born before this moment are refused: it moves when the password changes."""
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=func.now())
+    writes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """Transactions of this account, counted while there is a replica: see pake/replica.py."""
 
 
 class TokenFamily(Base):

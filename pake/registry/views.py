@@ -11,6 +11,7 @@ from apiflask import APIBlueprint
 from flask import Response, request, url_for
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from pake.auth.tokens import bearer
 from pake.database import read_connection
@@ -45,6 +46,7 @@ from pake.registry.schemas import (
     from_cursor,
     to_cursor,
 )
+from pake.replica import from_replica
 from pake.schemas import Out
 
 bp = APIBlueprint("registry", __name__, tag="Registry")
@@ -62,6 +64,7 @@ SHOWN: dict[frozenset[str], tuple[Load, type[ServiceOut]]] = {
 @bearer()
 @bp.input(ServicesQuery, location="query")
 @bp.output(ServicePage)
+@from_replica
 def list_services(query_data: ServicesQuery) -> Response:
     """Services by name, with the newest of the histories that `include` names."""
     after = from_cursor(NAME_KEY, query_data.cursor)
@@ -96,15 +99,17 @@ def register_service(json_data: ServiceIn) -> tuple[ServiceOut, int, dict[str, s
 @bp.input(ServiceQuery, location="query")
 @bp.output(AnyService)
 @bp.doc(responses=[404])
+@from_replica
 def show_service(service_id: UUID, query_data: ServiceQuery) -> tuple[ServiceOut, int, dict[str, str]]:
     """One service, with the newest of the histories that `include` names."""
-    if query_data.include is None:
-        service, shape = queries.get_service(db.session(), service_id), ServiceOut
-    else:
-        load, shape = SHOWN[frozenset(query_data.include.split(","))]
-        service = load(db.session(), service_id, history_limit=settings.history_limit)
-    service = _found(service)
-    return shape.model_validate(service), 200, {"ETag": _etag(service)}
+    with read_connection() as connection, Session(connection) as session:
+        if query_data.include is None:
+            service, shape = queries.get_service(session, service_id), ServiceOut
+        else:
+            load, shape = SHOWN[frozenset(query_data.include.split(","))]
+            service = load(session, service_id, history_limit=settings.history_limit)
+        service = _found(service)
+        return shape.model_validate(service), 200, {"ETag": _etag(service)}
 
 
 @bp.patch("/services/<uuid:service_id>")
@@ -136,6 +141,7 @@ def remove_service(service_id: UUID) -> tuple[str, int]:
 @bp.input(PageQuery, location="query")
 @bp.output(HealthCheckPage)
 @bp.doc(responses=[404])
+@from_replica
 def list_health_checks(service_id: UUID, query_data: PageQuery) -> Response:
     """The health checks of one service, newest first."""
     return _history(service_id, query_data, ServiceHealthCheck)
@@ -156,6 +162,7 @@ def record_health_checks(service_id: UUID, json_data: HealthChecksIn) -> tuple[d
 @bp.input(PageQuery, location="query")
 @bp.output(MetricPage)
 @bp.doc(responses=[404])
+@from_replica
 def list_metrics(service_id: UUID, query_data: PageQuery) -> Response:
     """The metrics of one service, newest first."""
     return _history(service_id, query_data, ServiceMetrics)
@@ -175,6 +182,7 @@ def record_metrics(service_id: UUID, json_data: MetricsIn) -> tuple[dict[str, An
 @bearer()
 @bp.input(PageQuery, location="query")
 @bp.output(HealthCheckWithServicePage)
+@from_replica
 def list_all_health_checks(query_data: PageQuery) -> Response:
     """The health checks of all services, newest first, each with its service."""
     before = from_cursor(TIME_KEY, query_data.cursor)
