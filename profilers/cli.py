@@ -7,6 +7,7 @@ The second needs no app: it reads the store that `--store` names, else FLASK_PRO
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sqlite3
 import time
@@ -138,6 +139,14 @@ def _call_stack(found: Profile, form: Format) -> str:
     except ImportError as error:
         raise click.ClickException(f"{error}: {options.installation('pyinstrument')}") from None
     return visible(render(seen, form)) if form == "text" else render(seen, form)
+
+
+@_command("export")
+@_period
+def export(store: Store, period: Period) -> None:
+    """Every kept profile as a line of JSON, oldest first: statements, findings, timings."""
+    for each in store.every_profile(period):
+        click.echo(json.dumps(each.to_json()))
 
 
 @_command("endpoints")

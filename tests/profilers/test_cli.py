@@ -56,6 +56,17 @@ def test_each_question_is_answered(store, arguments, words):
         assert word in result.output
 
 
+def test_export_prints_each_profile_as_a_line_of_json_oldest_first(store):
+    lines = [json.loads(line) for line in run(store, "export").output.splitlines()]
+    assert [line["id"] for line in lines] == ["first", "second"]
+    first = Profile.from_json(lines[0])
+    assert [each.shape for each in first.statements] == ["SELECT author"] * 10
+    assert first.findings == [LAZY]
+    assert [
+        json.loads(line)["id"] for line in run(store, "export", "--endpoint", "im*").output.splitlines()
+    ] == ["second"]
+
+
 @pytest.mark.parametrize("command", ["list", "endpoints", "findings", "statements", "report"])
 @pytest.mark.parametrize("filtered", [["--endpoint", "GET /nowhere"], ["--last", "1s"]])
 def test_a_filter_that_matches_nothing_does_not_say_that_nothing_was_profiled(store, command, filtered):
