@@ -157,7 +157,8 @@ def test_a_locked_store_is_written_when_it_is_free_again(store, writers, caplog,
     with other.transaction(write=True):
         for number in range(20):
             writer.put(profile(number))
-        assert not writer.flush(timeout=0.3)
+        wait_for(lambda: writer.failing_since is not None)
+        assert not writer.flush(timeout=0.1)
     other.close()
 
     assert writer.flush()
@@ -172,10 +173,12 @@ def test_a_locked_store_is_written_when_it_is_free_again(store, writers, caplog,
 def test_a_store_that_cannot_be_created_is_logged_once(tmp_path, writers, caplog, monkeypatch):
     monkeypatch.setattr("profilers.writer.RETRY_SECONDS", (0.01, 0.05))
     (tmp_path / "file").write_text("in the way")
+    tries = []
+    failed = Writer._failed
+    monkeypatch.setattr(Writer, "_failed", lambda self, error: failed(self, error) or tries.append(error))
     writer = writers(open_store(tmp_path / "file" / "profiles"))
-    for number in range(5):
-        writer.put(profile(number))
-        writer.flush(timeout=0.05)
+    writer.put(profile())
+    wait_for(lambda: len(tries) >= 5)
     assert len(caplog.records) == 1
     assert "PROFILE_STORE=" in caplog.text
     assert writer.failing_since is not None
@@ -203,7 +206,7 @@ def test_what_was_left_out_while_the_store_failed_is_counted_in_it(store, writer
     other = store.database.connect()
     with other.transaction(write=True):
         writer.put(profile(0))
-        writer.flush(timeout=0.2)
+        wait_for(lambda: writer.failing_since is not None)
         for number in range(1, 6):
             writer.put(profile(number))
     other.close()
