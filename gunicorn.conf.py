@@ -1,7 +1,8 @@
 """The whole server configuration: plain `gunicorn` starts the service, with a database when none is named.
 
-One process a core, each with as many threads as its pool has database connections, so a request that got a
-thread never waits for a connection. `gunicorn --bind …` and Gunicorn's other options override what is here.
+One process a core, each with as many threads as its pool has database connections (one of them for requests
+that hash a password), so a request that got a thread never waits for a connection. `gunicorn --bind …` and
+Gunicorn's other options override what is here.
 
 HUP reads the configuration again and replaces the workers; while it is wrong the old ones go on serving. The
 service's modules are loaded once, before the workers are forked, so new code needs a restart.
@@ -19,7 +20,7 @@ from gunicorn.arbiter import Arbiter
 
 from pake import create_app, embedded, metrics, tracing
 from pake.config import SettingsError, load_settings
-from pake.worker import Worker
+from pake.worker import Limits, Worker
 from profilers import gunicorn as profilers
 from profilers.gunicorn import worker_abort  # noqa: F401 - a hook of Gunicorn
 
@@ -33,8 +34,14 @@ bind = settings.bind
 loglevel = settings.log_level.lower()
 
 worker_class = Worker
+Worker.limits = Limits(
+    request_seconds=settings.request_timeout_seconds,
+    body_bytes=settings.max_content_length,
+    queue_seconds=settings.queue_timeout_seconds,
+    costly_waiting=settings.hashes_waiting,
+)
 workers = settings.workers
-threads = settings.database_pool_size
+threads = max(1, settings.database_pool_size - Worker.limits.costly_threads)
 worker_connections = 2000  # of which `threads` are served, the rest idle: see pake/worker.py
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a heartbeat never waits for a disk
 
@@ -83,6 +90,7 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
+    worker.count_refused = worker.wsgi.extensions["pake_meters"].count_refused
     profilers.post_worker_init(worker)
     tracing.start(worker.wsgi)
 

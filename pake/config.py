@@ -76,6 +76,18 @@ class Settings(BaseSettings):
         1_048_576, ge=1024, description="Largest request body in bytes; a larger one is answered with 413."
     )
 
+    request_timeout_seconds: float = Field(
+        8,
+        gt=0,
+        le=600,
+        description="In which a request must arrive, head and body; then its client gets a 408 and is "
+        "disconnected. 8 seconds take 1 MiB over a link of 1.1 Mbit/s: raise it for large bodies over slower "
+        "ones. An answer must be taken within it too.",
+    )
+    queue_timeout_seconds: float = Field(
+        5, gt=0, le=60, description="How long a request may wait for a thread; then it gets a 503."
+    )
+
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL URL. Unset: the embedded PostgreSQL under `INSTANCE_PATH`."
     )

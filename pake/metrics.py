@@ -180,6 +180,10 @@ class Meters:
 
         return serve
 
+    def count_refused(self, status: int) -> None:
+        """A request that the worker answered by itself: it came too slowly, or too many came."""
+        self.requests.labels(*_NOWHERE, str(status)).inc()
+
     # ---- database
 
     def pool_class(self, patience: float) -> type[QueuePool]:

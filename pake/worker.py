@@ -1,9 +1,15 @@
-"""A Gunicorn worker that shares work fairly: a connection costs a thread only while it has something to say.
+"""A Gunicorn worker that gives a thread to whole requests alone, and to each kind its share of them.
 
-It differs from Gunicorn's gthread worker in this. It takes a new connection only when a thread is free for
-it, so that busy workers leave the rest to idle ones (gthread counts connections, 1000 by default, and
-hoards). The kernel hands over a connection only when its first bytes are there. And where it cannot, the
-connection waits for them in the poller, while gthread lets it hold a thread for seconds.
+Gunicorn's gthread hands a thread to a connection that has sent one byte, and the thread waits for the rest: a
+few clients that stop half-way hold all threads, for good. Here the poller receives, and a thread gets
+requests that are whole. Who does not send all of one in time is answered with 408.
+
+Requests wait for a thread in lanes. The costly ones have a lane and threads of their own, so that a flood of
+sign-ins takes no thread from the others; /livez has one too. What would wait too long in its lane gets a 503.
+
+A new connection is taken when a thread is free for it, so that busy workers leave the rest to idle ones
+(gthread counts connections, 1000 by default, and hoards). What no worker has taken for a while all of them
+take: to wait here with a limit is better than outside without.
 
 What is refused before it is a request of the app's (a malformed header, a line that is too long) is answered
 with a problem like all other errors, and not with Gunicorn's page, which repeats what was sent.
@@ -11,92 +17,356 @@ with a problem like all other errors, and not with Gunicorn's page, which repeat
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
+import re
+import resource
 import secrets
 import selectors
 import socket
+import sys
 import time
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker  # type: ignore[attr-defined]
 
+from pake.connection import Connection, Lane
 from pake.errors import MEDIA_TYPE, Problem, body
 from pake.headers import SECURITY
 
 log = logging.getLogger("gunicorn.error")
 
+RECEIVE_BYTES = 65_536
+GOODBYE_SECONDS = 2.0
+"""How long a client may go on sending after its last answer; closing at once would lose the answer."""
+LEFT_TO_OTHERS_SECONDS = 0.5
+"""How long a worker without a free thread leaves new connections to the others."""
+SPARE_FILES = 100
+"""Open files of a worker that are no connections of clients."""
+
+PROBE = re.compile(rb"(GET|HEAD) /livez[ ?]")
+COSTLY = re.compile(rb"POST /auth/(token|register|password)[ ?]")
+"""Requests that hash a password."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one worker. gunicorn.conf.py sets them from the settings."""
+
+    request_seconds: float = 8
+    """In which a request must arrive, and its answer be taken."""
+    body_bytes: int = 1_048_576
+    received_bytes: int = 67_108_864
+    """Of all requests that are arriving, waiting or served."""
+    queue_seconds: float = 5
+    """How long a request may wait for a thread."""
+    costly_threads: int = 1
+    """Threads for requests that hash a password, besides the others."""
+    costly_waiting: int = 4
+    """How many of those may wait; more get a 503 at once."""
+
+
+_REFUSED = object()
+"""Instead of a result: the request waited too long, and the poller has answered it."""
+
 
 class Worker(ThreadWorker):
-    """gthread, with connections limited by free threads and by `worker_connections` altogether."""
+    """gthread whose threads get whole requests, by lanes."""
 
-    _finished = 0
-    """Requests since a connection was taken."""
+    limits = Limits()
+
+    # Only accept() makes connections, so all are ours.
+    keepalived_conns: deque[Connection]  # type: ignore[assignment]
+    pending_conns: deque[Connection]  # type: ignore[assignment]
+    _accepting: bool
 
     slot: int
     """A number from 0 that no other living worker has; a dead worker's replacement gets it again."""
 
+    count_refused: Callable[[int], None] = staticmethod(lambda status: None)
+    """Told the status of each answer that the app did not give."""
+
+    _finished = 0
+    """Requests since a connection was taken."""
+
+    _accepted = 0.0
+    """When."""
+
+    _held = 0
+    """Bytes of all requests that are not answered."""
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """End the start when asked for what this worker does not speak."""
+        if cfg.is_ssl:
+            sys.exit("certfile, keyfile: this worker speaks HTTP without TLS; let a proxy end TLS")
+        super().check_config(cfg, log)
+
     @property
     def worker_connections(self) -> int:
-        """How many connections may be open for another one to be taken.
-
-        As many as are idle and as there are threads. Under more load than that, one more for every two
-        requests that were finished, or clients that are here already would keep all others out for good.
-        """
-        idle = len(self.keepalived_conns) + len(self.pending_conns)
-        turn = self.nr_conns + 1 if self._finished >= 2 else 0
-        return min(self._most_connections, max(idle + int(self.cfg.threads), turn))
+        """How many connections may be open for another one to be taken."""
+        return self._most_connections if self._has_a_turn or self._left_long_enough else self.nr_conns
 
     @worker_connections.setter
     def worker_connections(self, most: int) -> None:
-        self._most_connections = most
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_connections = max(1, min(most, files - SPARE_FILES))
+
+    @property
+    def _has_a_turn(self) -> bool:
+        """One connection while a thread is free. Under more load, one for every two requests that were
+        finished, or clients that are here already would keep all others out for good.
+        """
+        return self.main.taken < int(self.cfg.threads) or self._finished >= 2
+
+    @property
+    def _left_long_enough(self) -> bool:
+        return time.monotonic() - self._accepted > LEFT_TO_OTHERS_SECONDS
 
     def init_process(self) -> None:
         """Begin to work, on listeners that hold silent connections back."""
         for listener in self.sockets:
             if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_DEFER_ACCEPT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
-        util.write_error = refuse
+        util.write_error = write_error
+        self.leaving: deque[Connection] = deque()
         super().init_process()
 
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """Make the lanes; the threads of the main one."""
+        limits, most = self.limits, self._most_connections
+        costly = limits.costly_threads
+        self.main = Lane(self.cfg.threads, most, limits.queue_seconds)
+        self.costly = Lane(costly, costly + limits.costly_waiting, limits.queue_seconds)
+        self.probes = Lane(1, most, math.inf)
+        return self.main.threads
+
+    # ---- connections, all in the main thread
+
+    def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
+        """Look soon again whether to accept while it is left to others."""
+        super().wait_for_and_dispatch_events(timeout if self._accepting else min(timeout or 0, 0.1))
+
     def accept(self, listener: socket.socket) -> None:
-        """Take a new connection."""
+        """Take a new connection, or all when no worker has taken them for a while."""
+        for _ in range(1 if self._has_a_turn else self._most_connections - self.nr_conns):
+            try:
+                sock, client = listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ECONNABORTED):
+                    break
+                raise
+            self.nr_conns += 1
+            server = listener.getsockname()
+            conn = Connection(self.cfg, sock, client, server, self.limits.body_bytes)
+            self._wait(conn, self.keepalived_conns, self.cfg.keepalive, self.receive)
+            self.receive(conn)  # the kernel handed it over because something is there
+        self._accepted = time.monotonic()
         self._finished = 0
-        super().accept(listener)
 
-    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        """Free its thread."""
-        self._finished += 1
-        super().finish_request(conn, fs)
+    def receive(self, conn: Connection, _sock: object = None) -> None:
+        """Take what its client has sent."""
+        try:
+            data = conn.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(conn)
+            return
+        if data:
+            self._take(conn, data)
+        elif conn.request.data:
+            self.refuse(conn, Problem(400, "The request ended too early."))
+        else:
+            self._close(conn)
 
-    def enqueue_req(self, conn: TConn) -> None:
-        """Give the connection a thread once it has sent something."""
-        if conn.initialized or conn.wait_for_data(0):
-            super().enqueue_req(conn)
+    def _take(self, conn: Connection, data: bytes) -> None:
+        conn.request.data += data
+        conn.held += len(data)
+        self._held += len(data)
+        try:
+            if conn.request.whole:
+                self._leave(conn)
+                self.enqueue_req(conn)
+                return
+        except Problem as problem:
+            self.refuse(conn, problem)
+            return
+        if self._held > self.limits.received_bytes:
+            self.refuse(conn, Problem(503, "Too much is being received at this moment."))
+            return
+        if conn.place is not self.pending_conns:
+            self._leave(conn)
+            self._wait(conn, self.pending_conns, self.limits.request_seconds, self.receive)
+        if conn.request.awaits_continue and not conn.continued:
+            conn.continued = True
+            with suppress(OSError):
+                conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def refuse(self, conn: Connection, problem: Problem) -> None:
+        """Answer a request that the app does not get, and close the connection."""
+        self._leave(conn)
+        self.count_refused(problem.status)
+        with suppress(OSError):
+            send_problem(conn.sock, problem)
+        self.say_goodbye(conn)
+
+    def say_goodbye(self, conn: Connection) -> None:
+        """Close it as RFC 9112 section 9.6 says, without making others wait as Gunicorn's own way does."""
+        self._release(conn)
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(conn)
+            return
+        self._wait(conn, self.leaving, GOODBYE_SECONDS, self._overhear)
+
+    def _overhear(self, conn: Connection, _sock: object) -> None:
+        try:
+            gone = not conn.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._close(conn)
+
+    def _wait(
+        self,
+        conn: Connection,
+        place: deque[Connection],
+        seconds: float,
+        readable: Callable[[Connection, object], None],
+    ) -> None:
+        """Wait for its client there, at most so long. The connections of one place have one patience."""
+        conn.timeout = time.monotonic() + seconds
+        conn.place = place
+        place.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(readable, conn))
+
+    def _leave(self, conn: Connection) -> None:
+        """No longer wait for its client."""
+        if conn.place is not None:
+            conn.place.remove(conn)
+            conn.place = None
+            self.poller.unregister(conn.sock)
+
+    def _release(self, conn: Connection) -> None:
+        self._held -= conn.held
+        conn.held = 0
+        conn.request.data.clear()
+
+    def _close(self, conn: Connection) -> None:
+        self._leave(conn)
+        self._release(conn)
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close connections that were idle for too long."""
+        now = time.monotonic()
+        while self.keepalived_conns and (force or self.keepalived_conns[0].timeout <= now):
+            conn = self.keepalived_conns[0]
+            self.receive(conn)  # a request may have come at the last moment
+            if conn.place is self.keepalived_conns:
+                self._close(conn)
+
+    def murder_pending(self) -> None:
+        """Refuse what did not arrive in time or would wait too long; end the goodbyes."""
+        now = time.monotonic()
+        while self.pending_conns and self.pending_conns[0].timeout <= now:
+            self.refuse(self.pending_conns[0], Problem(408))
+        while self.leaving and self.leaving[0].timeout <= now:
+            self._close(self.leaving[0])
+        for lane in (self.main, self.costly):
+            while lane.is_late(now):
+                conn = lane.waiting.popleft()
+                lane.taken -= 1
+                self.refuse(conn, OVERLOADED)
+
+    # ---- requests
+
+    def enqueue_req(self, conn: Connection) -> None:  # type: ignore[override]
+        """Let a whole request wait for a thread of its lane."""
+        begin = conn.request.data
+        lane = self.probes if PROBE.match(begin) else self.costly if COSTLY.match(begin) else self.main
+        if lane.full:
+            self.refuse(conn, OVERLOADED)
+            return
+        conn.lane = lane
+        conn.queued = time.monotonic()
+        lane.taken += 1
+        lane.waiting.append(conn)
+        future = lane.threads.submit(self.serve, conn)
+        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def serve(self, conn: Connection) -> object:
+        """Handle a request, in a thread."""
+        try:
+            conn.lane.waiting.remove(conn)
+        except ValueError:
+            return _REFUSED
+        return self.handle(conn)
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:  # type: ignore[override]
+        """Call the app."""
+        req._expected_100_continue = False  # the body is here
+        conn.sock.settimeout(self.limits.request_seconds)
+        try:
+            return bool(super().handle_request(req, conn))
+        except TimeoutError:
+            log.warning("a client did not take its answer within %g s", self.limits.request_seconds)
+            return False
+
+    def finish_request(self, conn: Connection, fs: Future[Any]) -> None:  # type: ignore[override]
+        """Wait for the next request of the connection, or close it."""
+        keep = not fs.cancelled() and fs.exception() is None and fs.result()
+        if keep is _REFUSED:
+            return
+        conn.lane.taken -= 1
+        if conn.lane is self.main:
+            self._finished += 1
+        if not keep:
+            self.say_goodbye(conn)
             return
         conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + self.cfg.keepalive
-        self.pending_conns.append(conn)
-        readable: Any = partial(self.on_pending_socket_readable, conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
-
-    def _cap_keepalive(self, deadline: float) -> None:
-        """When stopping: a connection that has sent nothing waits no longer than one that is kept alive."""
-        super()._cap_keepalive(deadline)  # type: ignore[misc]  # missing in types-gunicorn
-        for conn in self.pending_conns:
-            conn.timeout = min(conn.timeout or deadline, deadline)
+        self._release(conn)
+        patience = self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER
+        rest = conn.next_request()
+        self._wait(conn, self.keepalived_conns, patience, self.receive)
+        if rest:
+            self._take(conn, rest)
 
 
-def refuse(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
-    """Answer what never became a request; in place of `gunicorn.util.write_error`."""
+OVERLOADED = Problem(503, "Too many requests at this moment.")
+
+
+def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
+    """Answer what Gunicorn's parser refuses; in place of `gunicorn.util.write_error`."""
+    send_problem(sock, Problem(status_int), reason)
+
+
+def send_problem(sock: socket.socket, problem: Problem, reason: str | None = None) -> None:
+    """Send the problem as the whole and last answer."""
     request_id = secrets.token_hex(16)
-    log.warning("refused with %d, request_id=%s: %s", status_int, request_id, reason)
-    content = body(Problem(status_int), request_id)
+    reason = reason or HTTPStatus(problem.status).phrase
+    log.warning("refused with %d, request_id=%s: %s", problem.status, request_id, reason)
+    content = body(problem, request_id)
+    later = (("Retry-After", "1"),) if problem.status == 503 else ()
     headers = (
         f"Connection: close\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(content)}\r\n"
-        f"X-Request-ID: {request_id}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in SECURITY)
+        f"X-Request-ID: {request_id}\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in (*SECURITY, *later))
     )
-    head = f"HTTP/1.1 {status_int} {reason}\r\n{headers}\r\n"
+    head = f"HTTP/1.1 {problem.status} {reason}\r\n{headers}\r\n"
     util.write_nonblock(sock, head.encode() + content)

@@ -1,33 +1,40 @@
-"""The worker class: work goes where a thread is free, and silent connections cost nobody anything."""
+"""The worker class: work goes where a thread is free, and nobody waits for a slow or greedy client."""
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
+from tests.faults.test_answers import assert_problem
 from tests.servers import Server, gunicorn, wait_for
 
 APP = """
 import os, pathlib, threading, time
 
 def app(environ, start_response):
-    if environ["PATH_INFO"] == "/slow":
+    if environ["PATH_INFO"] in ("/slow", "/auth/token"):
         pathlib.Path(f"busy-{os.getpid()}-{threading.get_ident()}").touch()
         while not pathlib.Path("go-on").exists():
             time.sleep(0.02)
     if environ["PATH_INFO"] == "/short":
         time.sleep(0.05)
+    if environ["PATH_INFO"] == "/large":
+        start_response("200 OK", [("Content-Length", "50000000")])
+        return [b"x" * 50_000_000]
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 """
 CONFIGURATION = """
-from pake.worker import Worker as worker_class
+from pake.worker import Limits, Worker as worker_class
+worker_class.limits = Limits({limits})
 wsgi_app = "slow:app"
 keepalive = 60
 control_socket_disable = True
@@ -35,9 +42,9 @@ control_socket_disable = True
 
 
 @contextmanager
-def slow_app(folder: Path, *arguments: str) -> Iterator[Server]:
+def slow_app(folder: Path, *arguments: str, limits: str = "") -> Iterator[Server]:
     (folder / "slow.py").write_text(APP)
-    (folder / "gunicorn.conf.py").write_text(CONFIGURATION)
+    (folder / "gunicorn.conf.py").write_text(CONFIGURATION.format(limits=limits))
     with gunicorn(folder, *arguments) as server:
         try:
             yield server
@@ -102,3 +109,81 @@ def test_clients_that_keep_a_worker_busy_do_not_keep_others_out(tmp_path: Path) 
             done.set()
             for client in clients:
                 client.join()
+
+
+def test_what_would_wait_too_long_for_a_thread_is_503_and_liveness_is_not(tmp_path: Path) -> None:
+    with (
+        slow_app(tmp_path, "--workers=1", "--threads=1", limits="queue_seconds=0.5") as server,
+        ThreadPoolExecutor(3) as clients,
+    ):
+        served = clients.submit(server.get, "/slow")
+        wait_for(lambda: [*tmp_path.glob("busy-*")])
+        waited = [clients.submit(server.get, "/") for _ in range(2)]
+        for client in waited:
+            assert_problem(client.result(), 503)
+        assert_problem(server.get("/"), 503)
+        assert server.get("/livez").text == "ok"
+        assert not served.done()
+        (tmp_path / "go-on").touch()
+        assert served.result().text == "ok"
+        assert server.get("/").text == "ok"
+
+
+def test_sign_ins_take_no_thread_from_others_and_few_wait(tmp_path: Path) -> None:
+    with (
+        slow_app(tmp_path, "--workers=1", "--threads=1", limits="costly_waiting=2") as server,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        sign_ins = [clients.submit(requests.post, server.url + "/auth/token", timeout=30) for _ in range(8)]
+        wait_for(lambda: sum(client.done() for client in sign_ins) == 5)
+        assert server.get("/").text == "ok"
+        assert len([*tmp_path.glob("busy-*")]) == 1
+        refused = [client.result() for client in sign_ins if client.done()]
+        (tmp_path / "go-on").touch()
+        for answer in refused:
+            assert_problem(answer, 503)
+        assert [client.result().status_code for client in sign_ins].count(200) == 3
+
+
+def test_a_client_that_does_not_take_its_answer_frees_its_thread(tmp_path: Path) -> None:
+    with (
+        slow_app(tmp_path, "--workers=1", "--threads=1", limits="request_seconds=0.5") as server,
+        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client,
+    ):
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert server.get("/").text == "ok"
+        assert "did not take its answer" in server.log
+
+
+def test_a_client_that_is_told_goodbye_and_stays_keeps_nobody_waiting(tmp_path: Path) -> None:
+    with slow_app(tmp_path, "--workers=1", "--threads=1") as server, ExitStack() as stay:
+        for _ in range(30):
+            port = int(server.url.rpartition(":")[2])
+            client = stay.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert server.get("/").text == "ok"  # Gunicorn gets to it after 30 * 2 s
+
+
+def test_all_that_is_received_at_a_time_is_bounded(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
+    with (
+        slow_app(tmp_path, "--workers=1", "--threads=1", limits="received_bytes=120_000") as server,
+        ExitStack() as stack,
+    ):
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
+        for client in clients:
+            client.sendall(head + b"x" * 50_000)
+        with selectors.DefaultSelector() as answers:
+            for client in clients:
+                answers.register(client, selectors.EVENT_READ)
+            ((key, _),) = answers.select(20)
+        refused = key.fileobj
+        assert isinstance(refused, socket.socket)
+        assert refused.recv(100).startswith(b"HTTP/1.1 503 ")
+        for client in clients:
+            if client is not refused:
+                client.sendall(b"x" * 10_000)
+                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
