@@ -90,7 +90,8 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    worker.count_refused = worker.wsgi.extensions["pake_meters"].count_refused
+    if meters := worker.wsgi.extensions.get("pake_meters"):  # not in an app that is compared with the service
+        worker.count_refused = meters.count_refused
     profilers.post_worker_init(worker)
     tracing.start(worker.wsgi)
 
