@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -82,15 +83,17 @@ def memray() -> None:
 
 
 PAGES = {
-    "console": ("/", 1280, 620, "light"),
-    "console-findings": ("/findings", 1280, 900, "dark"),
-    "console-request": ("/requests/{slowest}", 1280, 900, "light"),
-    "console-statements": ("/statements", 1280, 620, "dark"),
-    "console-workers": ("/workers", 1280, 620, "light"),
-    "console-phone": ("/", 390, 780, "dark"),
-    "console-phone-findings": ("/findings", 390, 780, "light"),
+    "console": ("/?last=10m", 620),
+    "console-findings": ("/findings", 900),
+    "console-requests": ("/requests", 620),
+    "console-request": ("/requests/{slowest}", 900),
+    "console-statements": ("/statements", 620),
+    "console-workers": ("/workers", 620),
+    "console-compare": ("/compare?a={older}&b={newer}", 620),
+    "console-captures": ("/captures", 620),
+    "console-switches": ("/switches", 620),
 }
-"""Of the console: address, width, height, colours."""
+"""Of the console: address, height on a wide screen. One page is light there and dark on a phone, the next the reverse."""
 
 
 def console() -> None:
@@ -109,28 +112,41 @@ def console() -> None:
         served(ROOT / "examples/shop", folder, *gunicorn, **settings) as url,
         sync_playwright() as playwright,
     ):
-        for number in range(240):
-            for path in ("/customers", "/orders", f"/orders/{number % 60}", "/report", "/export"):
-                requests.get(url + path, timeout=10)
-            if number % 60 == 7:
-                requests.get(url + "/broken", timeout=10)
-            time.sleep(0.2)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         headers = {"X-Profile-Token": token}
-        rows = requests.get(
-            f"{url}/__profilers__/requests.json?route=GET+/report", headers=headers, timeout=10
-        ).json()
-        slowest = max(rows["requests"], key=lambda row: row["duration"])["id"]
-        for name, (path, width, height, scheme) in PAGES.items():
-            page = browser.new_page(
-                viewport={"width": width, "height": height}, color_scheme=scheme, extra_http_headers=headers
-            )
-            page.goto(
-                f"{url}/__profilers__{path.format(slowest=slowest)}{'?last=10m' if path == '/' else ''}"
-            )
-            page.screenshot(path=IMAGES / f"{name}.png")
-            page.close()
+        console = f"{url}/__profilers__"
+        for times in (160, 80):
+            capture = {"profiler": "queries", "for": "10s"}
+            requests.post(f"{console}/captures/start", capture, headers=headers, timeout=10)
+            visit(url, times)
+        saved = requests.get(f"{console}/captures.json", headers=headers, timeout=10).json()["captures"]
+        newer, older = (capture["id"] for capture in saved)
+        asked = {"route": "GET /report"}
+        rows = requests.get(f"{console}/requests.json", asked, headers=headers, timeout=10).json()["requests"]
+        slowest = max(rows, key=lambda row: row["duration"])["id"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        shades = itertools.cycle(("light", "dark", "dark", "light"))
+        for name, (path, height) in PAGES.items():
+            for suffix, width, tall in (("", 1280, height), ("-phone", 390, 780)):
+                page = browser.new_page(
+                    viewport={"width": width, "height": tall},
+                    color_scheme=next(shades),
+                    extra_http_headers=headers,
+                )
+                page.goto(console + path.format(slowest=slowest, older=older, newer=newer))
+                page.get_by_text("being judged").wait_for(state="detached")
+                page.screenshot(path=IMAGES / f"{name}{suffix}.png")
+                page.close()
         browser.close()
+
+
+def visit(shop: str, times: int) -> None:
+    """Browse the example shop, five requests a round."""
+    for number in range(times):
+        for path in ("/customers", "/orders", f"/orders/{number % 60}", "/report", "/export"):
+            requests.get(shop + path, timeout=10)
+        if number % 60 == 7:
+            requests.get(shop + "/broken", timeout=10)
+        time.sleep(0.2)
 
 
 def load() -> None:
