@@ -117,7 +117,10 @@ def _renew(store: Store) -> None:
         why = f"It cannot be judged here ({type(error).__name__}); `python -m profilers memory` can."
         verdict = LeakVerdict("", why)
     now = time.time()
-    _keep(store, {"at": now, "verdict": {**asdict(verdict), "at": now}})
+    try:
+        _keep(store, {"at": now, "verdict": {**asdict(verdict), "at": now}})
+    except Exception:  # The store may be away by now; this thread's errors reach nobody else.
+        log.exception("the console cannot keep the verdict on the memory of the workers")
 
 
 def _ask(samples: Sequence[MemorySample]) -> LeakVerdict:

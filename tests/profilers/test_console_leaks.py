@@ -115,6 +115,21 @@ def test_a_process_that_fails_is_told_and_tried_again_later(store, monkeypatch, 
     assert "cannot judge" in caplog.text
 
 
+def test_a_store_that_goes_away_meanwhile_is_told(store, monkeypatch, caplog):
+    see(store, leaking=False, count=3)
+
+    def ask(samples):
+        monkeypatch.setattr(store.database, "connect", lambda: 1 / 0)
+        return HEALTHY
+
+    monkeypatch.setattr(leaks, "_ask", ask)
+    leaks.live_verdict(store)
+    deadline = time.monotonic() + 20
+    while "cannot keep the verdict" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_the_worker_itself_never_loads_the_statistics(tmp_path):
     see(open_store(tmp_path / "profiles"), leaking=False, count=3)
     look = f"""
