@@ -93,7 +93,7 @@ PAGES = {
     "console-captures": ("/captures", 620),
     "console-switches": ("/switches", 620),
 }
-"""Of the console: address, height on a wide screen. One page is light there and dark on a phone, the next the reverse."""
+"""Of the console: address, height on a wide screen. Light and dark alternate."""
 
 
 def console() -> None:
