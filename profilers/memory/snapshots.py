@@ -11,7 +11,7 @@ import json
 import os
 import tracemalloc
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,10 +122,13 @@ class Snapshot:
             raise SnapshotError(f"not of a snapshot's shape ({type(error).__name__}: {error})") from None
 
 
-def statistics_of(snapshot: tracemalloc.Snapshot) -> tuple[tuple[Statistic, ...], int, int]:
+def statistics_of(
+    snapshot: tracemalloc.Snapshot, below: Set[tuple[str, int]] = frozenset()
+) -> tuple[tuple[Statistic, ...], int, int]:
     """Group what is held by its way through the project; also bytes and blocks of what is left out.
 
-    What the profiler itself allocated is not among them.
+    What the profiler itself allocated is not among them. With lines in `below`, only what was allocated at or
+    below one of them is.
     """
     # tracemalloc's own grouping makes two objects for each block, and each new object is itself traced: that
     # takes seconds, while the requests wait for the interpreter. This loop makes none.
@@ -134,7 +137,7 @@ def statistics_of(snapshot: tracemalloc.Snapshot) -> tuple[tuple[Statistic, ...]
         held[trace[2]].append(trace[1])
     sums: dict[tuple[Frame, ...], list[int]] = {}
     for traceback, sizes in held.items():  # innermost frame first
-        if traceback[0][0].startswith(_OWN):
+        if traceback[0][0].startswith(_OWN) or (below and below.isdisjoint(traceback)):
             continue
         total = sums.setdefault(way_through_project(traceback), [0, 0])
         total[0] += sum(sizes)

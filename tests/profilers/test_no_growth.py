@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import tracemalloc
+from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
@@ -12,17 +15,28 @@ from profilers.testing.memory import assert_no_growth
 kept: list[object] = []
 
 
+@pytest.fixture(autouse=True)
+def _kept_no_longer() -> Iterator[None]:
+    yield
+    kept.clear()
+
+
+def keep() -> None:
+    kept.append(bytearray(1000))
+
+
+LINE = f"test_no_growth.py:{keep.__code__.co_firstlineno + 1}"
+
+
 def test_a_call_that_keeps_something_fails_with_its_line():
     with pytest.raises(AssertionError, match=r"each call keeps \d+ bytes") as failed:
-        assert_no_growth(lambda: kept.append(bytearray(1000)))
-    assert "test_no_growth.py:17" in str(failed.value)
-    kept.clear()
+        assert_no_growth(keep)
+    assert LINE in str(failed.value)
 
 
 def test_a_call_that_keeps_a_hundred_bytes_fails_as_well():
     with pytest.raises(AssertionError):
         assert_no_growth(lambda: kept.append(bytes(67)), 200)
-    kept.clear()
 
 
 def test_a_call_that_keeps_nothing_passes():
@@ -55,11 +69,57 @@ def test_a_cache_that_fills_up_while_it_is_watched_passes():
     assert_no_growth(lambda: cached(next(numbers)), 100)  # it is full in the second of three measurements
 
 
+@pytest.fixture
+def busy_neighbour() -> Iterator[None]:
+    """Another thread that keeps more and more."""
+    stop = threading.Event()
+    hoard: list[object] = []
+
+    def fill() -> None:
+        while not stop.wait(0.001):
+            hoard.append(bytearray(2_000))
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("busy_neighbour")
+def test_what_another_thread_keeps_meanwhile_is_not_the_calls():
+    assert_no_growth(lambda: time.sleep(0.002))
+
+
+@pytest.mark.usefixtures("busy_neighbour")
+def test_beside_another_thread_that_keeps_more_the_line_of_the_call_is_named_alone():
+    with pytest.raises(AssertionError) as failed:
+        assert_no_growth(keep)
+    _, *places = str(failed.value).splitlines()
+    assert places
+    assert all(LINE in place for place in places)
+
+
+def test_what_a_deep_call_keeps_is_found():
+    def descend(levels: int) -> None:
+        if levels:
+            descend(levels - 1)
+        else:
+            keep()
+
+    with pytest.raises(AssertionError, match="each call keeps"):
+        assert_no_growth(lambda: descend(300))
+
+
 def test_tracing_of_somebody_elses_is_left_on():
     tracemalloc.start()
-    assert_no_growth(lambda: None)
-    assert tracemalloc.is_tracing()
-    tracemalloc.stop()
+    try:
+        assert_no_growth(lambda: None)
+        with pytest.raises(AssertionError, match=LINE):
+            assert_no_growth(keep)
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()
 
 
 def test_too_few_calls_are_refused():
