@@ -207,12 +207,14 @@ def _missing_seconds(lives: Sequence[Sequence[MemorySample]]) -> float:
 
 
 def _more_seconds(growths: dict[str, Growth], workers: int) -> float:
-    """As long again: an even growth shows itself, one that ends has ended. Or until the process shows it."""
+    """As long again: even growth shows itself, one that ends has ended. Or until it grew enough to tell."""
     process, python = growths[PROCESS.name], growths.get(PYTHON.name)
-    seconds = process.seconds / (1 - WARM_UP)
+    times = 1.0
     if python is not None and python.answer == "leak":
-        seconds *= PROCESS.clear * workers / (python.slope * python.requests) - 1
-    return max(30.0, seconds)
+        times = PROCESS.clear * workers / (python.slope * python.requests) - 1
+    elif python is not None and python.steady:
+        times = PYTHON.clear * workers / python.late
+    return max(30.0, times * process.seconds / (1 - WARM_UP))
 
 
 def _too_little(lives: Sequence[Sequence[MemorySample]]) -> str:

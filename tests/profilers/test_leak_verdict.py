@@ -221,6 +221,19 @@ def test_a_cache_that_is_full_late_in_the_run_is_not_called_a_leak():
     assert "leak" not in answers(full_late)
 
 
+def test_a_small_cache_on_a_service_with_few_requests_is_not_called_a_leak():
+    """100 entries of 3 kB, one for each request of one route: not full after 400 requests of a worker."""
+
+    def filling(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        return 2e6 + 3_000.0 * np.minimum(served[:, 2], 100)
+
+    for seed in SEEDS:
+        early = judge(run(filling, seed, per_sample=8.0, noise=15_000))
+        assert early.answer != "leak"
+        samples = SAMPLES + round(early.seconds_more / 6)
+        assert judge(run(filling, seed, per_sample=8.0, noise=15_000, samples=samples)).answer == "no leak"
+
+
 def test_fragmentation_that_ends_is_no_leak():
     def fragmented(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return np.minimum(total(served) * 8_000, 9e6)
@@ -276,12 +289,12 @@ def test_workers_recycled_too_soon_give_no_answer_but_the_reason():
 
 
 def test_too_short_a_run_says_for_how_long_to_run():
-    verdict = judge(run(small_leak, 1, samples=10))
+    verdict = judge(run(leak_on_one_route, 1, samples=10))
     assert verdict.answer == "not enough data"
     # 10 samples in 54 s; 20 after a warm-up of a fifth are 25, in 150 s.
     assert 80 <= verdict.seconds_more <= 150
     longer = 10 + round(verdict.seconds_more / 6)
-    assert judge(run(small_leak, 1, samples=longer)).answer == "leak"
+    assert judge(run(leak_on_one_route, 1, samples=longer)).answer == "leak"
 
 
 def test_too_few_requests_are_told_as_well():

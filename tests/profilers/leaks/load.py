@@ -145,6 +145,7 @@ def main() -> int:
                 f"{said['route']:12} {said['bytes_per_request']:8.0f} B a request "
                 f"({said['low']:.0f} to {said['high']:.0f})  {' '.join(lines):20} {load.answers} answers in "
                 f"{seconds:.0f} s",
+                *([] if right else [said["reason"]]),
                 *load.failures[:2],
                 flush=True,
             )
