@@ -51,13 +51,15 @@ memray-stats: $(RUN) ## Sizes, allocators and the largest places, over all worke
 memray-run memray-flamegraph memray-stats: memray-%:
 	@$(BIN)/python -m profilers memray $* $(ARGS)
 
-SCENARIOS := smoke normal peak stress endurance
+SCENARIOS := smoke normal peak stress endurance sessions mobile
 .PHONY: $(SCENARIOS:%=perf-%)
 perf-smoke: ## Drive the service with 10 users for a minute: a table, a verdict, reports/smoke/
 perf-normal: ## 100 users, 10 minutes (USERS=20 RUN_TIME=2m make it smaller; WORKERS=4 Locust processes; HOST= ACCOUNTS=)
 perf-peak: ## 500 users, 5 minutes
 perf-stress: ## 1000 users, 3 minutes
 perf-endurance: ## 50 users, 30 minutes
+perf-sessions: ## 100 users who stay signed in, a token's life in each pause of 2 seconds, 5 minutes
+perf-mobile: ## 100 phones on slow networks that break, 5 minutes
 $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) \
 	  $(if $(ARRIVALS),--arrivals $(ARRIVALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(HOST),--host $(HOST)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(ARGS)

@@ -141,9 +141,10 @@ def _drive(scenario: Scenario, folder: Path, options: argparse.Namespace) -> Res
         verdict = gate.judge(driven, scenario)
         return Result(scenario, driven, verdict, usage=usage, facts=_facts(running, crew))
     count = max(2, round(scenario.users * ACCOUNTS_PER_USER))
-    profilers, settings = service.PROFILERS, {}
+    profilers, settings = service.PROFILERS, dict(scenario.settings)
     if scenario.memory:
-        profilers, settings = f"{profilers},{memory.NAME}", memory.settings(scenario.run_time)
+        profilers = f"{profilers},{memory.NAME}"
+        settings |= memory.settings(scenario.run_time)
     _say("starting the service with a database of its own")
     with service.started(folder / "instance", profilers, **settings) as running:
         _say(f"adding {options.services} services and {count} accounts")

@@ -54,6 +54,7 @@ def drive(scenario: Scenario, running: service.Service, accounts: Path, folder: 
     headless = ["--headless", "--only-summary", "--exit-code-on-error", "0"]
     headless += ["--users", str(scenario.users), "--spawn-rate", str(scenario.spawn_rate)]
     headless += ["--run-time", f"{scenario.run_time}s", "--html", str(folder / "locust.html")]
+    headless += scenario.personas
 
     def start(*options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*locust, *options], env=environment, cwd=folder, stdout=subprocess.DEVNULL)

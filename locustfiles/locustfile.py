@@ -8,9 +8,9 @@ import locust.argument_parser
 import locust.stats
 
 from locustfiles import results
-from locustfiles.personas import AdminUser, ApiUser, ResearcherUser, WebAppUser
+from locustfiles.personas import AdminUser, ApiUser, MobileUser, ResearcherUser, SessionUser, WebAppUser
 
-__all__ = ["AdminUser", "ApiUser", "ResearcherUser", "WebAppUser"]
+__all__ = ["AdminUser", "ApiUser", "MobileUser", "ResearcherUser", "SessionUser", "WebAppUser"]
 
 
 def bucket(milliseconds: float) -> float:

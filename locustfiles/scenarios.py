@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Scenario:
     run_time: int
     """Seconds, the coming of users included."""
     thresholds: Thresholds
+    personas: tuple[str, ...] = ("WebAppUser", "ApiUser", "ResearcherUser", "AdminUser")
+    """Who comes, in the proportion of their weights."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What the service is started with, as environment variables."""
+
     memory: bool = False
     """Whether the workers' memory is looked at, and a leak fails the run."""
 
@@ -51,6 +58,17 @@ SCENARIOS = {
         Scenario("peak", 500, 50, 300, Thresholds(1000, 1000, 0.01, 500)),
         Scenario("stress", 1000, 100, 180, Thresholds(2000, 5000, 0.05, 1000)),
         Scenario("endurance", 50, 5, 1800, Thresholds(500, 800, 0.01, 50), memory=True),
+        Scenario(
+            "sessions",
+            100,
+            5,
+            300,
+            Thresholds(500, 800, 0, 80),
+            personas=("SessionUser",),
+            settings={"ACCESS_TOKEN_MINUTES": "1"},  # so that tokens run out before the run does
+        ),
+        # What a phone waits for, most of it for its network.
+        Scenario("mobile", 100, 5, 300, Thresholds(1500, 3000, 0, 10), personas=("MobileUser",)),
     )
 }
 

@@ -2,7 +2,9 @@
 
 from locustfiles.personas.admin_user import AdminUser
 from locustfiles.personas.api_user import ApiUser
+from locustfiles.personas.mobile_user import MobileUser
 from locustfiles.personas.researcher_user import ResearcherUser
+from locustfiles.personas.session_user import SessionUser
 from locustfiles.personas.web_app_user import WebAppUser
 
-__all__ = ["AdminUser", "ApiUser", "ResearcherUser", "WebAppUser"]
+__all__ = ["AdminUser", "ApiUser", "MobileUser", "ResearcherUser", "SessionUser", "WebAppUser"]

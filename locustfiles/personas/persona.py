@@ -17,10 +17,12 @@ from locust.exception import StopUser
 
 from locustfiles import arrivals
 from locustfiles.environment import ACCOUNTS
+from locustfiles.network import ConnectionLostError
 
 Json = dict[str, Any]
 
-THINKS_SECONDS = (0.3, 1.1)
+LOST = " (lost on the way)"
+"""After a route in the statistics: requests that the network broke, whose answer nobody has read."""
 REFRESH_BEFORE_SECONDS = 60
 SIGN_IN_TRIES = 20
 
@@ -32,9 +34,14 @@ class Persona(FastHttpUser):
     network_timeout = 30.0
     connection_timeout = 10.0
     role: ClassVar[str] = "user"
+    thinks_seconds: ClassVar[tuple[float, float]] = (0.3, 1.1)
+    """Between two journeys: at least, and at most."""
 
     account: Json
     access_token: str
+    lives_seconds: float
+    """How long an access token lives."""
+
     refresh_token: str
     refresh_at: float
     """When to ask for new tokens, by `time.monotonic()`."""
@@ -57,7 +64,7 @@ class Persona(FastHttpUser):
     def wait_time(self) -> float:
         """Seconds between two journeys: a person thinks; in the open model, until the next is due."""
         if arrivals.shared is None:
-            return random.uniform(*THINKS_SECONDS)
+            return random.uniform(*self.thinks_seconds)
         self.due = arrivals.shared.take()
         return max(self.due - time.monotonic(), 0.0)
 
@@ -103,11 +110,15 @@ class Persona(FastHttpUser):
             ok: statuses that are right here, an expected 403 or 404 among them.
             shows: members that the body of a success must have.
             each: member that each of the body's `items` must have.
-            holds: name and value of a member that one of the `items`, if there are any, must have.
+            holds: name and value of a member that the body must have, or where it is a list one of its
+                `items`, if there are any.
 
         Returns:
             The JSON object of the answer; `etag` and `retry_after` of its headers are added. Empty when the
             answer has no body or was a failure.
+
+        Raises:
+            ConnectionLostError: the network broke the connection; that is counted apart, and no failure.
         """
         due, self.due = self.due, None
         if not anonymous:
@@ -125,6 +136,10 @@ class Persona(FastHttpUser):
             catch_response=True,
         ) as response:
             response.request_meta["response_time"] += late * 1000
+            if isinstance(lost := response.request_meta["exception"], ConnectionLostError):
+                response.request_meta["name"] += LOST
+                response.success()
+                raise lost
             if response.status_code not in ok:
                 response.failure(f"status {response.status_code}, expected {', '.join(map(str, ok))}")
                 return {}
@@ -145,8 +160,11 @@ class Persona(FastHttpUser):
         return answer
 
     def _stay_signed_in(self) -> None:
-        if time.monotonic() < self.refresh_at:
-            return
+        if time.monotonic() >= self.refresh_at:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Ask for new tokens, which uses up the refresh token."""
         self.refresh_at = float("inf")  # the refresh itself is a call
         token = {"Authorization": f"Bearer {self.refresh_token}"}
         answer = self.call(
@@ -159,7 +177,8 @@ class Persona(FastHttpUser):
     def _keep(self, tokens: Json) -> None:
         self.access_token = tokens["access_token"]
         self.refresh_token = tokens["refresh_token"]
-        self.refresh_at = time.monotonic() + max(tokens["expires_in"] - REFRESH_BEFORE_SECONDS, 1)
+        self.lives_seconds = tokens["expires_in"]
+        self.refresh_at = time.monotonic() + max(self.lives_seconds - REFRESH_BEFORE_SECONDS, 1)
 
 
 def _unexpected(
@@ -171,8 +190,13 @@ def _unexpected(
     items = answer.get("items", [])
     if each is not None and any(each not in item for item in items):
         return f"an item lacks {each}"
-    if holds is not None and items and holds[1] not in [item.get(holds[0]) for item in items]:
-        return f"no item has the {holds[0]} that was asked for or written"
+    if holds is None:
+        return None
+    name, value = holds
+    if "items" not in answer and answer.get(name) != value:
+        return f"the {name} is another one"
+    if items and value not in [item.get(name) for item in items]:
+        return f"no item has the {name} that was asked for or written"
     return None
 
 

@@ -39,12 +39,12 @@ def stub(fault: str) -> Iterator[str]:
         process.wait()
 
 
-def command(url: str, folder: Path, *options: str) -> list[str]:
-    """A short smoke run against a service."""
+def command(url: str, folder: Path, *options: str, scenario: str = "smoke") -> list[str]:
+    """A short run against a service."""
     accounts = folder / "accounts.json"
     made = {role: [{"username": role, "password": "p"}] for role in ("user", "admin")}
     accounts.write_text(json.dumps(made))
-    command = [sys.executable, "-m", "locustfiles", "smoke", "--host", url, "--accounts", str(accounts)]
+    command = [sys.executable, "-m", "locustfiles", scenario, "--host", url, "--accounts", str(accounts)]
     return [*command, "--output", str(folder / "report"), "--users", "8", "--run-time", "6s", *options]
 
 
