@@ -40,6 +40,7 @@ PAGES = {
     "Statements": "/statements?last=all",
     "Workers": "/workers?last=all",
     "Compare, an hour with the one before": "/compare?length=1h",
+    "Captures": "/captures",
     "Switches": "/switches",
 }
 

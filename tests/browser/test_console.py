@@ -274,6 +274,12 @@ def test_a_capture_opens_elsewhere_without_the_app(shop: Shop, window: Window, t
             page.get_by_role("navigation", name="Pages").get_by_role("link", name=name).click()
             expect(page.locator("h1")).to_have_text(name)
             assert page.locator("table, .finding, .worker").count() > 0, name
+        compared = [cells(page, number) for number in range(len(rows))]
+        assert {row[0] for row in compared} == {row.name for row in rows}
+        for row in compared:
+            before, arrow, after = row[5].partition("→")
+            assert arrow
+            assert before.strip() == after.strip(), row
         assert page.get_by_role("link", name="Switches").count() == 0
         page.goto(f"{address}/findings")
         page.get_by_role("link", name=re.compile("^one of the requests")).first.click()
