@@ -101,10 +101,11 @@ bench-history: $(RUN) ## Routes with 1,000,000 health checks against 1,000: at m
 bench-queries bench-history: bench-%:
 	@$(BIN)/python -m benchmarks.bench_$* $(ARGS)
 
-.PHONY: bench-routes bench-sign-in
+.PHONY: bench-routes bench-sign-in bench-login-flood
 bench-routes: $(RUN) ## /protected beside bare Flask, the list of services beside raw psycopg2, under Gunicorn
 bench-sign-in: $(RUN) ## Whether the time of a refused sign-in tells if the name has an account
-bench-routes bench-sign-in: bench-%:
+bench-login-flood: $(RUN) ## /protected while 200 clients sign in at once, against calm
+bench-routes bench-sign-in bench-login-flood: bench-%:
 	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
 
 .PHONY: bench-console

@@ -38,6 +38,7 @@ Worker.limits = Limits(
     request_seconds=settings.request_timeout_seconds,
     body_bytes=settings.max_content_length,
     queue_seconds=settings.queue_timeout_seconds,
+    costly_threads=settings.hash_threads,
     costly_waiting=settings.hashes_waiting,
 )
 workers = settings.workers

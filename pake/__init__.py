@@ -9,7 +9,7 @@ from flask import g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from pake import errors, logs, metrics, replica
-from pake.auth import tokens
+from pake.auth import hashing, tokens
 from pake.auth.views import bp as auth
 from pake.breaker import Breaker
 from pake.cli import cli
@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     migrate.init_app(app)
     limiter.init_app(app)
     tokens.init_app(app, settings)
+    hashing.init_app(app, settings)
     errors.init_app(app)
     openapi.init_app(app)
     app.register_blueprint(system)

@@ -149,8 +149,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="How long a name stays locked after that, from the last wrong password.",
     )
-    hashes_in_parallel: int = Field(
-        1, ge=1, le=64, description="Password hashes one worker computes at the same time."
+    hashes_in_parallel: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Password hashes that all workers compute at the same time, of those that share "
+        "`INSTANCE_PATH`. Unset: one a core.",
     )
     hashes_waiting: int = Field(
         4, ge=0, le=1000, description="Sign-ins of one worker that may wait for a hash; more get a quick 503."
@@ -204,6 +208,16 @@ class Settings(BaseSettings):
     def workers(self) -> int:
         """Gunicorn's worker processes."""
         return self.web_concurrency or max(2, len(os.sched_getaffinity(0)))
+
+    @property
+    def hashes(self) -> int:
+        """Password hashes at a time, of all workers together."""
+        return self.hashes_in_parallel or len(os.sched_getaffinity(0))
+
+    @property
+    def hash_threads(self) -> int:
+        """Threads that a worker hashes in."""
+        return max(1, self.hashes // self.workers)
 
     @property
     def profilers(self) -> tuple[str, ...]:

@@ -1,18 +1,12 @@
-"""Passwords: rules (NIST SP 800-63B-4), a score, generation, and Argon2id hashes with a limit in parallel.
-
-A hash costs 20 ms of a core and 19 MiB; more than a few at a time would starve every other request.
-"""
+"""Passwords: rules (NIST SP 800-63B-4), a score, generation, and Argon2id hashes."""
 
 from __future__ import annotations
 
 import re
 import secrets
 import string
-import threading
-import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
@@ -22,9 +16,7 @@ import argon2
 import argon2.exceptions
 from zxcvbn_rs_py import zxcvbn
 
-from pake.errors import Problem
-from pake.extensions import settings
-from pake.metrics import meters
+from pake.auth.hashing import hashing
 
 MINIMUM_LENGTH = 15
 """NIST SP 800-63B-4 section 3.1.1.2, for a password that is the only factor."""
@@ -45,55 +37,12 @@ def normalise(password: str) -> str:
     return unicodedata.normalize("NFC", spaced)
 
 
-# ---- hashing, bounded
-
-
-class Turnstile:
-    """Lets a few threads through at a time and a few more wait; sends the others away."""
-
-    def __init__(self, parallel: int, waiting: int) -> None:
-        self._running = threading.BoundedSemaphore(parallel)
-        self._lock = threading.Lock()
-        self.free = parallel + waiting
-        """How many more may come in."""
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """One thread's time inside. Raises Problem 503 when too many are waiting."""
-        with self._lock:
-            if not self.free:
-                raise Problem(503, "Too many sign-ins at this moment.")
-            self.free -= 1
-        try:
-            with self._running:
-                yield
-        finally:
-            with self._lock:
-                self.free += 1
-
-
-@cache
-def _turnstile(parallel: int, waiting: int) -> Turnstile:
-    return Turnstile(parallel, waiting)
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    asked = time.perf_counter()
-    try:
-        with _turnstile(settings.hashes_in_parallel, settings.hashes_waiting).turn():
-            meters.hash_wait.observe(time.perf_counter() - asked)
-            with meters.hash_duration.time():
-                yield
-    except Problem:
-        meters.hashes_refused.inc()
-        raise
+# ---- hashing
 
 
 def hash_password(password: str) -> str:
     """The Argon2id hash of a password. Raises Problem 503 when too many are waiting."""
-    with _turn():
-        return _hasher.hash(normalise(password))
+    return hashing.run(lambda: _hasher.hash(normalise(password)))
 
 
 def verify_password(password: str, password_hash: str | None) -> bool:
@@ -101,11 +50,10 @@ def verify_password(password: str, password_hash: str | None) -> bool:
 
     Raises Problem 503 when too many are waiting.
     """
-    with _turn():
-        try:
-            return _hasher.verify(password_hash or _NOBODYS_HASH, normalise(password))
-        except argon2.exceptions.VerifyMismatchError:
-            return False
+    try:
+        return hashing.run(lambda: _hasher.verify(password_hash or _NOBODYS_HASH, normalise(password)))
+    except argon2.exceptions.VerifyMismatchError:
+        return False
 
 
 # ---- rules

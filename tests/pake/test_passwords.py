@@ -1,15 +1,13 @@
-"""Passwords: what is refused and why, what is accepted, and how many hashes run at a time."""
+"""Passwords: what is refused and why, and what is accepted."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import pytest
 from apiflask import APIFlask
 
 from pake.auth import passwords
-from pake.errors import Problem
 
 
 @pytest.fixture
@@ -117,43 +115,3 @@ def test_one_password_typed_on_two_keyboards_is_the_same() -> None:
     stored = passwords.hash_password(composed)
     assert passwords.verify_password(decomposed, stored)
     assert passwords.verify_password(odd_space, stored)
-
-
-def test_no_more_hashes_run_at_a_time_than_allowed_and_the_rest_is_sent_away() -> None:
-    turnstile = passwords.Turnstile(parallel=2, waiting=3)
-    running = threading.Semaphore(0)
-    release = threading.Event()
-    outcomes: list[str] = []
-    at_once: list[int] = []
-    count = 0
-    lock = threading.Lock()
-
-    def hash_something() -> None:
-        nonlocal count
-        with turnstile.turn():
-            with lock:
-                count += 1
-                at_once.append(count)
-            running.release()
-            assert release.wait(20)
-            with lock:
-                count -= 1
-                outcomes.append("done")
-
-    threads = [threading.Thread(target=hash_something) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    assert running.acquire(timeout=20)
-    assert running.acquire(timeout=20)
-    while turnstile.free:  # until the other three wait
-        release.wait(0.01)
-    with pytest.raises(Problem) as sent_away, turnstile.turn():
-        pass
-    assert sent_away.value.status == 503
-    release.set()
-    for thread in threads:
-        thread.join(20)
-    assert outcomes == ["done"] * 5
-    assert max(at_once) == 2
-    with turnstile.turn():  # and there is room again
-        pass

@@ -1,10 +1,13 @@
-"""Clients that hold a connection and say little: rows 27 and 28 of the fault table."""
+"""More clients than can be served, and clients that say little: rows 26 to 28 of the fault table."""
 
 from __future__ import annotations
 
+import re
 import selectors
 import socket
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from pake.config import Settings
 from tests import conftest as postgres
 from tests.faults.conftest import KEY
-from tests.faults.test_answers import account, with_token
+from tests.faults.test_answers import account, assert_problem, new_name, sign_in, with_token
 from tests.servers import Server, gunicorn
 
 JSON = "Content-Type: application/json\r\n"
@@ -26,7 +29,7 @@ def service(server: postgres.Server, tmp_path_factory: pytest.TempPathFactory) -
     with (
         postgres.new_database(server.url, server.template) as url,
         gunicorn(
-            tmp_path_factory.mktemp("slow"),
+            tmp_path_factory.mktemp("service"),
             "--threads=2",
             DATABASE_URL=url,
             SECRET_KEY=KEY,
@@ -35,6 +38,39 @@ def service(server: postgres.Server, tmp_path_factory: pytest.TempPathFactory) -
         ) as service,
     ):
         yield service
+
+
+@pytest.mark.fault(26)
+def test_a_flood_of_sign_ins_gets_quick_503s_and_others_are_served(service: Server) -> None:
+    name, tokens = account(service)
+    hashes = hashes_computed(service)
+    with ThreadPoolExecutor(200) as clients:
+        flood = [
+            clients.submit(sign_in, service, *credentials)
+            for _ in range(100)
+            for credentials in ((name,), (new_name(), "not this one"))
+        ]
+        served = 0
+        while not all(client.done() for client in flood):
+            assert with_token(service, tokens["access_token"]).status_code == 200
+            served += 1
+    assert served
+    answers = Counter(client.result().status_code for client in flood)
+    assert answers.keys() <= {200, 401, 503}
+    assert answers[503]
+    for client in flood:
+        if client.result().status_code == 503:
+            assert_problem(client.result(), 503)
+    assert hashes_computed(service) - hashes == answers[200] + answers[401]
+    assert sign_in(service, name).status_code == 200
+
+
+def hashes_computed(service: Server) -> int:
+    count = re.search(
+        r"^pake_password_hash_duration_seconds_count (\S+)$", service.get("/metrics").text, re.M
+    )
+    assert count
+    return int(float(count[1]))
 
 
 def head(headers: str) -> bytes:
