@@ -64,6 +64,10 @@ $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) \
 	  $(if $(ARRIVALS),--arrivals $(ARRIVALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(HOST),--host $(HOST)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(ARGS)
 
+.PHONY: perf-compare
+perf-compare: $(RUN) ## Is this version slower than BASE=main, on which route, and by which line? (ARGS=--counts-only)
+	@$(BIN)/python -m locustfiles.compare $(if $(BASE),--base $(BASE)) $(ARGS)
+
 # The standard library is all that these need: no environment is made for them.
 .PHONY: perf-gather perf-comment
 perf-gather: ## Put the summaries of all runs in reports/ on one page, reports/summary.md

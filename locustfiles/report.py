@@ -20,10 +20,10 @@ NOTE = "Times in milliseconds, percentiles to half a percent."
 def terminal(result: Result) -> str:
     """The routes as a table, each threshold with what was measured, and the verdict."""
     run, verdict, seen, held = result.run, result.verdict, result.seen, result.held
-    lines = _table([COLUMNS, *map(_row, run.routes)], _row(run.total))
+    lines = table([COLUMNS, *map(_row, run.routes)], _row(run.total))
     lines += ["", NOTE, ""]
     if seen.routes:
-        lines += _table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)])
+        lines += table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)])
         lines += [f"  finding: {finding}" for finding in seen.findings]
         lines += [""]
     if held.answer:
@@ -42,26 +42,26 @@ def terminal(result: Result) -> str:
 def markdown(result: Result) -> str:
     """What a pull-request comment shows."""
     run, verdict, seen, held = result.run, result.verdict, result.seen, result.held
-    lines = [f"## {_text(headline(result))}", ""]
-    lines += [f"- **{_text(reason)}**" for reason in verdict.void or verdict.reasons]
+    lines = [f"## {text(headline(result))}", ""]
+    lines += [f"- **{text(reason)}**" for reason in verdict.void or verdict.reasons]
     lines += ["", "| threshold | measured | |", "|---|---|---|"]
     lines += [
-        f"| {_text(check.threshold)} | {_text(check.measured)} | {'held' if check.held else '**not held**'} |"
+        f"| {text(check.threshold)} | {text(check.measured)} | {'held' if check.held else '**not held**'} |"
         for check in verdict.checks
         if check.subject in ("the run", "all routes")
     ]
-    lines += ["", *_markdown_table([COLUMNS, *map(_row, (*run.routes, run.total))]), "", NOTE, ""]
+    lines += ["", *markdown_table([COLUMNS, *map(_row, (*run.routes, run.total))]), "", NOTE, ""]
     if seen.routes:
         lines += ["What the profilers saw, in a sample of the requests:", ""]
-        lines += [*_markdown_table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)]), ""]
-        lines += [*(f"- {_text(finding)}" for finding in seen.findings or ("No findings.",)), ""]
+        lines += [*markdown_table([PROFILED_COLUMNS, *map(_profiled_row, seen.routes)]), ""]
+        lines += [*(f"- {text(finding)}" for finding in seen.findings or ("No findings.",)), ""]
     if held.answer:
         lines += ["Memory:", "", *(f"    {line}" for line in held.text.splitlines()), ""]
         lines += ["![Memory of each worker against its requests](memory.svg)", ""]
     if run.failures:
-        lines += ["Failures:", "", *(f"- {_text(failure)}" for failure in run.failures[:20]), ""]
-    lines += [*(f"- {_text(cost)}" for cost in result.costs), ""]
-    lines += [", ".join(f"{name}: {_text(str(value))}" for name, value in result.facts.items())]
+        lines += ["Failures:", "", *(f"- {text(failure)}" for failure in run.failures[:20]), ""]
+    lines += [*(f"- {text(cost)}" for cost in result.costs), ""]
+    lines += [", ".join(f"{name}: {text(str(value))}" for name, value in result.facts.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -114,7 +114,7 @@ def _profiled_row(route: ProfiledRoute) -> tuple[str, ...]:
     return (route.name, str(route.requests), *statements, f"{route.database_share:.0%}")
 
 
-def _table(rows: list[tuple[str, ...]], last: tuple[str, ...] | None = None) -> list[str]:
+def table(rows: list[tuple[str, ...]], last: tuple[str, ...] | None = None) -> list[str]:
     """Aligned lines below a header; the last row, when there is one, below a line of its own."""
     table = [*rows, *([last] if last else [])]
     widths = [max(len(row[column]) for row in table) for column in range(len(rows[0]))]
@@ -123,8 +123,8 @@ def _table(rows: list[tuple[str, ...]], last: tuple[str, ...] | None = None) -> 
     return [header, rule, *lines[:-1], rule, lines[-1]] if last else [header, rule, *lines]
 
 
-def _markdown_table(rows: list[tuple[str, ...]]) -> list[str]:
-    header, *lines = ["| " + " | ".join(map(_text, row)) + " |" for row in rows]
+def markdown_table(rows: list[tuple[str, ...]]) -> list[str]:
+    header, *lines = ["| " + " | ".join(map(text, row)) + " |" for row in rows]
     return [header, "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines]
 
 
@@ -133,6 +133,6 @@ def _aligned(row: Iterable[str], widths: list[int]) -> str:
     return "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))])
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
     """Text that Markdown shows as it is."""
     return html.escape(value, quote=False).replace("|", "\\|")

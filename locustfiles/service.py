@@ -79,36 +79,70 @@ class Service:
             return False
 
 
+@dataclass(frozen=True)
+class Code:
+    """Which checkout serves, and what runs it."""
+
+    root: Path = ROOT
+    python: tuple[str, ...] = (sys.executable,)
+    """The command that is Python: its environment has what the checkout needs."""
+    app: tuple[str, ...] = ()
+    """What Gunicorn loads instead of the checkout's app."""
+    paths: tuple[Path, ...] = ()
+    """Further folders to import from."""
+
+    def environment(self, instance: Path) -> dict[str, str]:
+        """What the checkout's commands run with.
+
+        A `.env` of the checkout and a `DATABASE_URL` of the caller are not their business: a load must never
+        reach a database that somebody needs.
+        """
+        paths = (str(self.root), *map(str, self.paths), os.environ.get("PYTHONPATH", ""))
+        return {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | {
+            "INSTANCE_PATH": str(instance),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "FLASK_SKIP_DOTENV": "1",
+        }
+
+
 @contextmanager
 def started(folder: Path, profilers: str = PROFILERS, **settings: str) -> Iterator[Service]:
     """The service on a free port with a new database, its files in `folder`; all of it gone afterwards.
 
     `profilers` are on unless FLASK_PROFILE names others; `settings` are further environment variables.
-
-    Its log is `server.log` beside the folder. A `.env` of the checkout and a `DATABASE_URL` of the caller are
-    not its business: a load must never reach a database that somebody needs.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    ours = {
+        "FLASK_PROFILE": os.environ.get("FLASK_PROFILE", profilers),
+        "FLASK_PROFILE_SAMPLE": os.environ.get("FLASK_PROFILE_SAMPLE", PROFILED_SHARE),
+        "SLOW_QUERY_THRESHOLD_MS": os.environ.get("SLOW_QUERY_THRESHOLD_MS", SLOW_MS),
+    }
+    try:
+        with serving(folder, Code(), **ours | settings) as service:
+            yield service
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def serving(folder: Path, code: Code, **settings: str) -> Iterator[Service]:
+    """The service on a free port with the instance in `folder`, which stays.
+
+    Its log is `server.log` beside the folder.
+
+    Raises:
+        ServiceError: it does not start.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         bind = f"127.0.0.1:{probe.getsockname()[1]}"
-    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    environment |= {
-        "BIND": bind,
-        "INSTANCE_PATH": str(folder),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        "FLASK_SKIP_DOTENV": "1",
-        "FLASK_PROFILE": os.environ.get("FLASK_PROFILE", profilers),
-        "FLASK_PROFILE_SAMPLE": os.environ.get("FLASK_PROFILE_SAMPLE", PROFILED_SHARE),
-        "FLASK_PROFILE_STORE": str(folder / "profiles"),
-        "SLOW_QUERY_THRESHOLD_MS": os.environ.get("SLOW_QUERY_THRESHOLD_MS", SLOW_MS),
-        **settings,
-    }
+    environment = code.environment(folder) | {"BIND": bind, "FLASK_PROFILE_STORE": str(folder / "profiles")}
+    environment |= settings
     log_path = folder.with_name("server.log")
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")],
+            [*code.python, "-m", "gunicorn", "--config", str(code.root / "gunicorn.conf.py"), *code.app],
             env=environment,
             cwd=folder,
             stdout=log,
@@ -120,7 +154,6 @@ def started(folder: Path, profilers: str = PROFILERS, **settings: str) -> Iterat
         yield service
     finally:
         _stop(process)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
