@@ -51,7 +51,11 @@ class Side:
 
     @contextmanager
     def serving(self, seed: int, **settings: str) -> Iterator[Service]:
-        """Its service with one worker and one thread, each request treated alike. `seed` is of Python's hashes."""
+        """Its service with one worker and one thread, every request profiled alike.
+
+        Args:
+            seed: of Python's hashes.
+        """
         with service.serving(
             self.folder / "instance",
             self.code,
