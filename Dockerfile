@@ -1,5 +1,5 @@
 # The service: `docker build --target service .`; the load that is driven at it: `docker build --target load .`.
-FROM python:3.11.13-slim-bookworm AS base
+FROM python:3.11.13-slim-bookworm@sha256:86adf8dbadc3d6e82ee5dd2c74bec2e1c2467cdad47886280501df722372d2e1 AS base
 ENV PATH=/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \

@@ -57,7 +57,7 @@ def drive(url: str, folder: Path, *options: str) -> subprocess.CompletedProcess[
 
 def test_a_healthy_service_passes_and_leaves_a_report(tmp_path: Path) -> None:
     with stub("none") as url:
-        done = drive(url, tmp_path, "--p95-ms", "5000", "--run-time", "9s")
+        done = drive(url, tmp_path, "--p95-ms", "5000", "--run-time", "9s", "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "smoke: PASSED" in done.stdout
     summary = json.loads((tmp_path / "report/summary.json").read_text())
@@ -66,7 +66,7 @@ def test_a_healthy_service_passes_and_leaves_a_report(tmp_path: Path) -> None:
     assert all("{" in route["name"] or "1" not in route["name"] for route in summary["routes"])
     assert "smoke: PASSED" in (tmp_path / "report/summary.md").read_text()
     assert (tmp_path / "report/locust.html").stat().st_size > 0
-    assert len(summary["generators"]) == 1
+    assert len(summary["generators"]) == 2
     assert sum(cores for _, cores in summary["service_cpu"]) > 0
 
 

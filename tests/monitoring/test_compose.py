@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from redis import Redis
+from redis.exceptions import AuthenticationError
 
 from locustfiles import __main__ as load
 from locustfiles import prepare
@@ -59,8 +61,9 @@ def test_no_secret_has_a_default(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_container_is_pinned_limited_watched_and_has_few_rights(name: str) -> None:
     service = SERVICES[name]
-    version = re.search(r":v?\d+\.\d+\.?\d*(-\w+)?$", service["image"])
-    assert version or "build" in service, service["image"]
+    exact = re.search(r":v?\d+\.\d+\.?\d*(-\w+)?(@sha256:[0-9a-f]{64})?$", service["image"])
+    assert exact or "build" in service, service["image"]
+    assert "build" in service or (exact and exact[2]) or name == "redis-exporter"  # its digest is not known
     limits = service["deploy"]["resources"]["limits"]
     assert {*limits} == {"cpus", "memory", "pids"}
     assert service["read_only"]
@@ -173,6 +176,20 @@ def test_postgresql_takes_its_settings_and_counts_statements(folder: Path) -> No
         queries = connection.scalars(sa.text("SELECT query FROM pg_stat_statements")).all()
     assert "SELECT $1" in queries  # and not the value
     assert "canary" not in " ".join(queries)
+
+
+def test_redis_takes_its_settings_and_wants_the_password(tmp_path: Path) -> None:
+    with compose.redis(tmp_path) as (password, port), Redis("127.0.0.1", port) as stranger:
+        with pytest.raises(AuthenticationError):
+            stranger.ping()
+        with Redis("127.0.0.1", port, password=password, decode_responses=True) as client:
+            settings = client.config_get("save", "appendonly", "maxmemory", "maxmemory-policy")
+    assert settings == {
+        "save": "",
+        "appendonly": "no",
+        "maxmemory": str(64 * 1024 * 1024),
+        "maxmemory-policy": "volatile-ttl",
+    }
 
 
 @pytest.mark.parametrize("name", ["pake-backend-perf", "locust-master", "locust-worker"])
