@@ -150,9 +150,9 @@ lint: $(DEV) ## Check style and types
 .PHONY: lint-deploy
 lint-deploy: $(DEV) ## Check Dockerfile, Compose file and workflows
 	@$(BIN)/hadolint Dockerfile
-	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.performance.yml
-	@$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	@$(BIN)/check-jsonschema -q --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.performance.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
 	@$(BIN)/zizmor --offline --quiet --pedantic .github/workflows
 
 .PHONY: compose-secrets
