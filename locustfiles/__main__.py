@@ -137,6 +137,8 @@ def _drive(scenario: Scenario, folder: Path, options: argparse.Namespace) -> Res
 
     if options.host is not None:
         running = service.Service(options.host)
+        if not running.alive:
+            raise service.ServiceError(f"{running.url}/livez gives no success: is the service up?")
         driven, usage = run(running, options.accounts.resolve())
         verdict = gate.judge(driven, scenario)
         return Result(scenario, driven, verdict, usage=usage, facts=_facts(running, crew))

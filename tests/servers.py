@@ -56,7 +56,7 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     """Until `condition()` is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -101,14 +101,14 @@ def gunicorn(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]
     server = Server(f"http://127.0.0.1:{port}", process, folder)
     try:
         try:
-            server.get("/livez")
-        except requests.ConnectionError:
+            requests.get(server.url + "/livez", timeout=90)
+        except requests.RequestException:
             raise AssertionError(f"the service did not start:\n{server.log}") from None
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -140,6 +140,9 @@ class Persona(FastHttpUser):
                 response.request_meta["name"] += LOST
                 response.success()
                 raise lost
+            if not response.status_code:
+                response.failure(f"no answer: {response.error}")
+                return {}
             if response.status_code not in ok:
                 response.failure(f"status {response.status_code}, expected {', '.join(map(str, ok))}")
                 return {}

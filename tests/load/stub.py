@@ -28,7 +28,7 @@ EVERYTHING = {
     "users": 1,
     "services": 1,
 }
-DIES_AFTER = 15
+DIES_AFTER = 5
 STALLS_AFTER, STALL_SECONDS = 20, 1.5
 seen = 0
 stalled_until = 0.0
@@ -104,11 +104,11 @@ def serve(fault: str) -> Callable[..., Iterable[bytes]]:
             answer["username"] = "somebody else" if fault == "mixes-people-up" else "user"
         if "status=active" in environ["QUERY_STRING"]:  # somebody looks for services to watch
             answer["items"] = [SERVICE]
-        if environ["PATH_INFO"] == "/protected":
+        if environ["PATH_INFO"] not in ("/livez", "/auth/token"):
             if fault == "500":
                 code = "500 Internal Server Error"
             if fault == "wrong-body":
-                del answer["message"]
+                answer = {}
         start_response(code, [("Content-Type", "application/json")])
         return [b"" if code.startswith("204") else orjson.dumps(answer)]
 
