@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import multiprocessing
+import re
 import selectors
 import socket
 import sys
@@ -32,10 +33,11 @@ from pake.auth.keys import signing_key
 from pake.extensions import db, settings
 
 NAME, PASSWORD = "bench", "quiet river stones"
-LIMITS = {"AUTH_RATE_LIMIT": "none", "SIGN_IN_ATTEMPTS": "100"}
+LIMITS = {"AUTH_RATE_LIMIT": "none", "SIGN_IN_ATTEMPTS": "100", "SIGN_IN_LOCK_SECONDS": "1"}
 """Out of the way: a flood from one address for a few names would end at once."""
 CLIENTS = 200
 PROBES = 4
+_RETRY_AFTER = re.compile(rb"\r\nretry-after: (\d+)\r\n", re.IGNORECASE)
 A_SECOND = 50
 MOST = 2.0
 
@@ -96,14 +98,15 @@ class Client:
         self.connection.sendall(self.request)
         return self.connection
 
-    def receive(self) -> int:
-        """The status of the answer; 0 when the connection was closed."""
+    def receive(self) -> tuple[int, float]:
+        """The status of the answer, 0 when the connection was closed; seconds to wait until the next try."""
         assert self.connection
         answer = receive(self.connection)
         if not answer or b"connection: close" in answer.lower():
             self.connection.close()
             self.connection = None
-        return int(answer[9:12]) if answer else 0
+        pause = _RETRY_AFTER.search(answer)
+        return int(answer[9:12] or b"0"), float(pause[1]) if pause else 0
 
 
 def flood(port: int, control: Connection) -> None:
@@ -122,8 +125,9 @@ def flood(port: int, control: Connection) -> None:
                 selector.register(clients[number].send(), selectors.EVENT_READ, number)
             for key, _ in selector.select(max(0.0, min(0.1, later[0][0] - now)) if later else 0.1):
                 selector.unregister(key.fileobj)
-                statuses[status := clients[key.data].receive()] += 1
-                heapq.heappush(later, (time.monotonic() + (1 if status == 503 else 0), key.data))
+                status, pause = clients[key.data].receive()
+                statuses[status] += 1
+                heapq.heappush(later, (time.monotonic() + pause, key.data))
     control.send(statuses)
 
 

@@ -46,6 +46,11 @@ class Arriving:
             return self._chunks_are_whole()
         return len(self.data) >= self._head + self._length
 
+    @property
+    def ends_here(self) -> bool:
+        """Whether it is known to be all that has arrived: what comes next is another request."""
+        return self._length is not None and len(self.data) == self._head + self._length
+
     def _find_head(self) -> bool:
         end = self.data.find(b"\r\n\r\n", self._searched)
         if max(end, len(self.data) if end < 0 else 0) > MOST_HEAD:

@@ -58,8 +58,7 @@ class Connection(TConn):
         """Make ready for another request; what has arrived of it already."""
         self.request = Arriving(self.request.most_body)
         self.continued = False
-        rest: bytes = self.parser.unreader.take_buffered()
-        return rest
+        return bytes(self.parser.unreader.take_buffered()) if self.initialized else b""
 
 
 class Lane:

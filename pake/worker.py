@@ -10,9 +10,6 @@ sign-ins takes no thread from the others; /livez has one too. What would wait to
 A new connection is taken when a thread is free for it, so that busy workers leave the rest to idle ones
 (gthread counts connections, 1000 by default, and hoards). What no worker has taken for a while all of them
 take: to wait here with a limit is better than outside without.
-
-What is refused before it is a request of the app's (a malformed header, a line that is too long) is answered
-with a problem like all other errors, and not with Gunicorn's page, which repeats what was sent.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ import logging
 import math
 import re
 import resource
-import secrets
 import selectors
 import socket
 import sys
@@ -33,15 +29,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker  # type: ignore[attr-defined]
 
+from pake import refusals
 from pake.connection import Connection, Lane
-from pake.errors import MEDIA_TYPE, Problem, body
-from pake.headers import SECURITY
+from pake.errors import Problem
 
 log = logging.getLogger("gunicorn.error")
 
@@ -101,6 +96,8 @@ class Worker(ThreadWorker):
     _accepted = 0.0
     """When."""
 
+    _next_warning = 0.0
+
     _held = 0
     """Bytes of all requests that are not answered."""
 
@@ -137,7 +134,7 @@ class Worker(ThreadWorker):
         for listener in self.sockets:
             if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_DEFER_ACCEPT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
-        util.write_error = write_error
+        util.write_error = refusals.write_error
         self.leaving: deque[Connection] = deque()
         super().init_process()
 
@@ -217,8 +214,29 @@ class Worker(ThreadWorker):
         self._leave(conn)
         self.count_refused(problem.status)
         with suppress(OSError):
-            send_problem(conn.sock, problem)
+            request_id = refusals.send(conn.sock, problem)
+            log.warning("refused with %d, request_id=%s: %s", problem.status, request_id, problem.detail)
         self.say_goodbye(conn)
+
+    def turn_away(self, conn: Connection) -> None:
+        """Refuse a request because too many wait. Its client keeps the connection: a new one costs more."""
+        if not self.alive or not conn.request.ends_here:
+            self.refuse(conn, refusals.OVERLOADED)
+            return
+        self.count_refused(503)
+        now = time.monotonic()
+        if now >= self._next_warning:  # one line a second: there are many of them
+            self._next_warning = now + 1
+            log.warning("refused with 503: %s", refusals.OVERLOADED.detail)
+        try:
+            refusals.send(conn.sock, refusals.OVERLOADED, close=False)
+        except OSError:
+            self._close(conn)
+            return
+        conn.sock.setblocking(False)
+        self._release(conn)
+        conn.next_request()
+        self._wait(conn, self.keepalived_conns, self.cfg.keepalive, self.receive)
 
     def say_goodbye(self, conn: Connection) -> None:
         """Close it as RFC 9112 section 9.6 says, without making others wait as Gunicorn's own way does."""
@@ -292,7 +310,7 @@ class Worker(ThreadWorker):
             while lane.is_late(now):
                 conn = lane.waiting.popleft()
                 lane.taken -= 1
-                self.refuse(conn, OVERLOADED)
+                self.turn_away(conn)
 
     # ---- requests
 
@@ -301,7 +319,7 @@ class Worker(ThreadWorker):
         begin = conn.request.data
         lane = self.probes if PROBE.match(begin) else self.costly if COSTLY.match(begin) else self.main
         if lane.full:
-            self.refuse(conn, OVERLOADED)
+            self.turn_away(conn)
             return
         conn.lane = lane
         conn.queued = time.monotonic()
@@ -346,27 +364,3 @@ class Worker(ThreadWorker):
         self._wait(conn, self.keepalived_conns, patience, self.receive)
         if rest:
             self._take(conn, rest)
-
-
-OVERLOADED = Problem(503, "Too many requests at this moment.")
-
-
-def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
-    """Answer what Gunicorn's parser refuses; in place of `gunicorn.util.write_error`."""
-    send_problem(sock, Problem(status_int), reason)
-
-
-def send_problem(sock: socket.socket, problem: Problem, reason: str | None = None) -> None:
-    """Send the problem as the whole and last answer."""
-    request_id = secrets.token_hex(16)
-    reason = reason or HTTPStatus(problem.status).phrase
-    log.warning("refused with %d, request_id=%s: %s", problem.status, request_id, reason)
-    content = body(problem, request_id)
-    later = (("Retry-After", "1"),) if problem.status == 503 else ()
-    headers = (
-        f"Connection: close\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(content)}\r\n"
-        f"X-Request-ID: {request_id}\r\n"
-        + "".join(f"{name}: {value}\r\n" for name, value in (*SECURITY, *later))
-    )
-    head = f"HTTP/1.1 {problem.status} {reason}\r\n{headers}\r\n"
-    util.write_nonblock(sock, head.encode() + content)
