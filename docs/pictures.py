@@ -151,14 +151,24 @@ def visit(shop: str, times: int) -> None:
 
 def load() -> None:
     """Drive the service for a minute, and picture the report of the run."""
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder:
         command = ["-m", "locustfiles", "normal", "--users", "40", "--run-time", "60s", "--output", folder]
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+        picture_run(Path(folder, "report.html"))
+
+
+def picture_run(report: Path) -> None:
+    """The report of a run on a desk and on a phone. Raises AssertionError when the browser complains."""
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, width, height, scheme in (("load", 1280, 1150, "light"), ("load-phone", 390, 780, "dark")):
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            page.goto(Path(folder, "report.html").as_uri())
+            said: list[str] = []
+            page.on("console", lambda message, said=said: said.append(message.text))
+            page.on("pageerror", lambda error, said=said: said.append(str(error)))
+            page.goto(report.as_uri())
             page.screenshot(path=IMAGES / f"{name}.png")
+            assert said == [], said
         browser.close()
 
 

@@ -34,10 +34,11 @@ def drawings(result: Result) -> list[Chart]:
     def since(points: Points) -> Points:
         return [(max(at - began, 0.0), value) for at, value in points]
 
+    answered = [part for part in parts if part.requests_per_second]  # nothing was measured in the others
     latency = {
-        "p50": [(part.at, part.p50_ms) for part in parts],
-        "p95": [(part.at, part.p95_ms) for part in parts],
-        "p99": [(part.at, part.p99_ms) for part in parts],
+        "p50": [(part.at, part.p50_ms) for part in answered],
+        "p95": [(part.at, part.p95_ms) for part in answered],
+        "p99": [(part.at, part.p99_ms) for part in answered],
     }
     rates = {"requests": [(part.at, part.requests_per_second) for part in parts]}
     if any(part.failures_per_second for part in parts):

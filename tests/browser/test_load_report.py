@@ -12,7 +12,8 @@ from tests.browser.conftest import open_window
 from tests.load.results import result
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_of_a_run_opens_from_disk_without_complaint_and_fits_the_screen(
     browser: Browser, tmp_path: Path, width: int, scheme: str
 ) -> None:

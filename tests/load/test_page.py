@@ -10,7 +10,7 @@ import pytest
 
 from locustfiles import charts, page, timeline
 from locustfiles.gate import Second
-from tests.load.results import course, result
+from tests.load.results import BEGAN, course, result
 
 
 def test_the_page_shows_verdict_routes_findings_statements_plans_and_costs() -> None:
@@ -54,6 +54,17 @@ def test_each_chart_is_well_formed_and_stays_in_its_frame() -> None:
             points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
             assert len(points) > 1
             assert all(0 <= x <= charts.WIDTH and 0 <= y <= charts.HEIGHT for x, y in points)
+
+
+def test_a_second_without_an_answer_has_no_response_time() -> None:
+    seconds = [Second(BEGAN + at, 1, {50.0: 3} if at != 2 else {}, 0) for at in range(4)]
+    run = dataclasses.replace(result().run, course=tuple(seconds))
+    latency = page.drawings(dataclasses.replace(result(), run=run))[0]
+    assert latency.title == "Response times"
+    for line in latency.lines:
+        heights = [float(point.split(",")[1]) for point in line.points.split()]
+        assert len(heights) == 3
+        assert len({*heights}) == 1
 
 
 @pytest.mark.parametrize(("most", "step"), [(0, 0.25), (3.9, 1), (61, 20), (0.07, 0.02), (4000, 1000)])
