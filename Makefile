@@ -64,6 +64,10 @@ $(SCENARIOS:%=perf-%): perf-%: $(RUN)
 	@$(BIN)/python -m locustfiles $* $(if $(USERS),--users $(USERS)) $(if $(RUN_TIME),--run-time $(RUN_TIME)) \
 	  $(if $(ARRIVALS),--arrivals $(ARRIVALS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(HOST),--host $(HOST)) $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(ARGS)
 
+.PHONY: perf-trend
+perf-trend: $(RUN) ## Draw the history of all runs, reports/trend.html, and say from which run on a figure was another
+	@$(BIN)/python -m locustfiles.trend
+
 .PHONY: perf-compare
 perf-compare: $(RUN) ## Is this version slower than BASE=main, on which route, and by which line? (ARGS=--counts-only)
 	@$(BIN)/python -m locustfiles.compare $(if $(BASE),--base $(BASE)) $(ARGS)
@@ -119,6 +123,10 @@ bench-console: $(RUN) ## The console's pages over 100,000 requests, against an e
 .PHONY: bench-overhead
 bench-overhead: $(RUN) .venv-bench/bench.stamp ## What each profiler costs a request, others beside it (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.bench_overhead $(ARGS)
+
+.PHONY: bench-compare
+bench-compare: $(RUN) ## Is perf-compare right? Itself, and planted faults (ARGS='same --runs 5 --load'; cpu; counts; summary)
+	@$(BIN)/python -m benchmarks.bench_compare $(or $(ARGS),summary)
 
 .PHONY: bench-leaks
 bench-leaks: $(TEST) ## Planted leaks and their healthy twins under Gunicorn, and what the verdict says (20 minutes)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from locustfiles import driving, gate, memory, page, processes, profiled, report, service
+from locustfiles import driving, gate, history, memory, page, processes, profiled, report, service
 from locustfiles.driving import Crew
 from locustfiles.gate import Run
 from locustfiles.memory import Memory
@@ -58,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     (folder / "summary.md").write_text(report.markdown(result), encoding="utf-8")
     (folder / "report.html").write_text(page.render(result), encoding="utf-8")
+    if not result.verdict.void and options.host is None:
+        history.add(scenario.name, str(result.facts["commit"]), report.figures(result))
     print(report.terminal(result))
     print(
         f"report: {os.path.relpath(folder)}/ (report.html, summary.md, summary.json, locust.html, server.log)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 440.0, 215.0
@@ -42,12 +42,15 @@ class Chart:
     up: tuple[Tick, ...]
 
 
-def chart(title: str, series: Mapping[str, Points], unit: str) -> Chart | None:
+def chart(
+    title: str, series: Mapping[str, Points], unit: str, label: Callable[[int], str] | None = None
+) -> Chart | None:
     """A line for each series over seconds, from zero up; None when there is nothing to draw.
 
     Args:
         series: by name: (seconds, value).
         unit: of the values.
+        label: what a second is called on the axis, 1:30 when left out.
     """
     drawn = {name: points for name, points in series.items() if len(points) > 1}
     if not drawn:
@@ -72,7 +75,7 @@ def chart(title: str, series: Mapping[str, Points], unit: str) -> Chart | None:
             )
             for name, points in drawn.items()
         ),
-        tuple(Tick(across(at), _clock(at)) for at in _times(end)),
+        tuple(Tick(across(at), (label or _clock)(at)) for at in _times(end)),
         tuple(Tick(up(step * part), f"{_number(step * part)} {unit}") for part in range(5)),
     )
 

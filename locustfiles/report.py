@@ -98,6 +98,15 @@ def as_json(result: Result) -> dict[str, Any]:
     }
 
 
+def figures(result: Result) -> dict[str, dict[str, float]]:
+    """What the history keeps of a run, by figure and route."""
+    run = result.run
+    times = {one.name: one.p95_ms for one in (*run.routes, run.total)}
+    statements = {one.name: one.statements_p50 for one in result.seen.routes}
+    rate = {run.total.name: run.total.requests / run.seconds} if run.seconds else {}
+    return {"p95 ms": times, "requests a second": rate, "statements": statements}
+
+
 def headline(result: Result) -> str:
     """The scenario and its verdict."""
     return f"{result.scenario.name}: {result.outcome}"

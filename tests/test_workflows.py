@@ -85,19 +85,20 @@ def test_the_job_that_may_write_runs_nothing_of_the_pull_request() -> None:
     assert checkouts == ["${{ github.event.pull_request.base.sha }}"]
 
 
-def test_a_pull_request_is_driven_and_each_night_the_larger_loads_run() -> None:
+def test_a_pull_request_is_compared_and_each_night_the_larger_loads_run() -> None:
     assert {name: commands(job) for name, job in PERFORMANCE.items()} == {
         "smoke": ["make perf-smoke"],
+        "compare": ["make perf-compare"],
         "comment": ["make perf-comment"],
         "nightly": ["make perf-normal", "make perf-peak", "make perf-stress"],
         "endurance": ["make perf-endurance"],
         "report": ["make perf-gather"],
     }
-    assert {*PERFORMANCE["report"]["needs"]} == {"smoke", "nightly", "endurance"}
+    assert {*PERFORMANCE["report"]["needs"]} == {"smoke", "compare", "nightly", "endurance"}
 
 
 def test_reports_are_kept_whether_the_verdict_was_good_or_bad() -> None:
-    for name in ("smoke", "nightly", "endurance"):
+    for name in ("smoke", "compare", "nightly", "endurance"):
         upload = PERFORMANCE[name]["steps"][-1]
         assert upload["if"] == "always()"
         assert upload["with"]["name"].startswith("reports-")

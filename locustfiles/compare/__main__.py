@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from locustfiles import service
+from locustfiles import history, service
 from locustfiles.compare import comparison, counting, report, routes, sides, timing
 from locustfiles.compare.comparison import Comparison
 from locustfiles.compare.routes import Route
@@ -30,7 +30,7 @@ from locustfiles.service import ServiceError
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare; the exit status."""
-    options = _options(arguments)
+    options = options_of(arguments)
     signal.signal(signal.SIGTERM, _interrupted)
     folder: Path = options.output.resolve()
     try:
@@ -45,12 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     summary = json.dumps(report.as_json(compared), indent=2)
     (folder / "summary.json").write_text(summary + "\n", encoding="utf-8")
     (folder / "summary.md").write_text(report.markdown(compared), encoding="utf-8")
+    history.add("compare", str(compared.facts["head"]), report.figures(compared))
     print(report.terminal(compared))
     print(f"report: {os.path.relpath(folder)}/ (summary.md, summary.json)")
     return 0 if compared.passed else 1
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m locustfiles.compare", description=__doc__.partition("\n")[0]
     )

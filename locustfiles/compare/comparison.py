@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ JUDGED = {"cpu": "CPU of the worker", "database": "CPU of the database"}
 """Figures that a verdict rests on. Latency is shown only: it is what the machine does meanwhile."""
 LITTLE_SECONDS = 50e-6
 """A figure that is less on both sides is not worth a verdict."""
+SHOWN_CHARACTERS = 160
+"""Of a statement; summary.json has all of it."""
 NOT_MEASURED = "not measured"
 
 
@@ -27,6 +30,8 @@ class Compared:
     head: Counted
     times: Mapping[str, Interval] = field(default_factory=dict)
     """By figure; without those that are next to nothing."""
+    cpu_ms: float = 0.0
+    """Of head's worker, for one request; 0 when it was not measured."""
     verdict: str = NOT_MEASURED
     problems: tuple[str, ...] = ()
     """Why it fails, a line each."""
@@ -150,7 +155,8 @@ def _compared(
             what = "it lies on the tolerance" if more is None else f"about {more} more pairs would tell"
             doubts.append(f"{JUDGED[figure]} × {times[figure]}, tolerance {share:.0%}: {what}")  # noqa: RUF001
     overall = next((v for v in (SLOWER, UNSURE, FASTER, SAME) if v in told.values()), NOT_MEASURED)
-    return Compared(route.name, base, head, times, overall, tuple(problems), tuple(doubts))
+    milliseconds = float(measured[route.name].figures["cpu"][1].mean()) * 1000 if times else 0.0
+    return Compared(route.name, base, head, times, milliseconds, overall, tuple(problems), tuple(doubts))
 
 
 def _more(route: Route, base: Counted, head: Counted) -> Iterator[str]:
@@ -161,12 +167,12 @@ def _more(route: Route, base: Counted, head: Counted) -> Iterator[str]:
         known = base.statements.get(shape)
         sent = now.count - (known.count if known else 0)
         if sent > 0 and more > 0:
-            yield f"{_times(sent)} more at {now.line or 'no line of the project'}: {shape}"
+            yield f"{_times(sent)} more at {now.line or 'no line of the project'}: {_shown(shape)}"
         if known and (tables := counting.lost_indexes(known, now)):
             had = ", ".join(sorted(known.scans - now.scans)) or "another plan"
             yield (
                 f"{', '.join(tables)} is read from end to end, base had {had}; "
-                f"at {now.line or 'no line of the project'}: {shape}"
+                f"at {now.line or 'no line of the project'}: {_shown(shape)}"
             )
     if more > 0:
         replaced = f", {len(gone)} of base's are gone" if gone else ""
@@ -183,6 +189,10 @@ def _more(route: Route, base: Counted, head: Counted) -> Iterator[str]:
     ):
         if before and after > before * (1 + share):
             yield f"{after:,} {name}, base has {before:,} (× {after / before:.2f}, tolerance {share:.0%})"  # noqa: RUF001
+
+
+def _shown(shape: str) -> str:
+    return textwrap.shorten(shape, SHOWN_CHARACTERS, placeholder=" …")
 
 
 def _times(count: int) -> str:

@@ -59,6 +59,16 @@ def as_json(compared: Comparison) -> dict[str, Any]:
     }
 
 
+def figures(compared: Comparison) -> dict[str, dict[str, float]]:
+    """What the history keeps of head, by figure and route."""
+    heads = {route.name: route.head for route in compared.routes if answered(route.head)}
+    return {
+        "CPU ms": {route.name: route.cpu_ms for route in compared.routes if route.cpu_ms},
+        "statements": {name: head.statement_count for name, head in heads.items()},
+        "allocations": {name: head.allocations for name, head in heads.items()},
+    }
+
+
 def headline(compared: Comparison) -> str:
     """The verdict and what it is about."""
     return f"compare: {compared.outcome}"

@@ -108,8 +108,8 @@ def _side(name: str, version: str, work: Path) -> Side:
     root = folder / "code"
     root.mkdir(parents=True)
     if _is_checkout(version):
-        _copy(Path(version), root)
-        described = _run(["git", "describe", "--always", "--dirty"], cwd=Path(version)).strip()
+        copy(Path(version), root)
+        described = _described(Path(version))
     else:
         described = _run(["git", "rev-parse", "--short", "--verify", f"{version}^{{commit}}"]).strip()
         archive = folder / "code.tar"
@@ -125,11 +125,20 @@ def _side(name: str, version: str, work: Path) -> Side:
 
 
 def _is_checkout(version: str) -> bool:
-    return (Path(version) / ".git").exists()
+    return (Path(version) / "gunicorn.conf.py").exists()
 
 
-def _copy(checkout: Path, root: Path) -> None:
+def _described(checkout: Path) -> str:
+    if not (checkout / ".git").exists():
+        return checkout.name
+    return _run(["git", "describe", "--always", "--dirty"], cwd=checkout).strip()
+
+
+def copy(checkout: Path, root: Path) -> None:
     """A checkout's files with what is not committed, without what git ignores."""
+    if not (checkout / ".git").exists():
+        shutil.copytree(checkout, root, dirs_exist_ok=True)
+        return
     listed = _run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=checkout)
     for name in filter(None, listed.split("\0")):
         if (checkout / name).is_file():  # not one that was removed
