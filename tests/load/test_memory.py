@@ -104,7 +104,7 @@ def test_a_leak_planted_by_a_plugin_fails_the_endurance_run_with_its_line(tmp_pa
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "LEAK. " in done.stdout
-    assert "leak_plugin.py:14" in done.stdout
+    assert "leak_plugin.py:14" in done.stdout, done.stdout
     assert "no leak (leak)" in done.stdout
     assert (tmp_path / "report/memory.svg").exists()
     assert not json.loads((tmp_path / "report/summary.json").read_text())["passed"]
