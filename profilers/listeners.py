@@ -28,7 +28,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, loading
 from sqlalchemy.pool import Pool
-from sqlalchemy.pool.base import _AdhocProxiedConnection
+from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnectionFairy
 
 from profilers.collect import COLUMNS, LAZY, MAX_RECORDS, MAX_TEXT, Record, Recording, current
 from profilers.location import Site, find_site_at, find_way
@@ -39,6 +39,8 @@ log = logging.getLogger("profilers")
 _new = tuple.__new__
 _new_run = loading._new_runid
 _preparing = threading.Lock()
+_pool_reset = _ConnectionFairy._reset.__code__
+"""The pool's rollback of a connection that comes back, after a commit as well; it ends no transaction."""
 
 
 def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
@@ -202,7 +204,8 @@ def _ending(end: Callable[[Any], None], name: str) -> Callable[[Any], None]:
 
     def end_transaction(dbapi_connection: Any) -> None:
         end(dbapi_connection)
-        note()
+        if sys._getframe(1).f_code is not _pool_reset:
+            note()
 
     return end_transaction
 

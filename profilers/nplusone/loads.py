@@ -153,19 +153,23 @@ def _columns(load: Load, cause: str, records: list[Record]) -> Finding:
     subject = attributes if cause in ("deferred_column", "subclass_column", "server_default") else name
     parents = plural(name, len({record.parent for record in records}) + load.uncounted)
     ids = f"{name}.{primary_key(entity.__mapper__)}"
+    one_query = f"session.scalars(select({name}).where({ids}.in_(ids))"
+    inserted = cause == "server_default" and load.root is None
     after_commit = "Create the session with expire_on_commit=False, and commit once instead of in the loop"
     polymorphic = f"selectin_polymorphic({base_name(entity)}, [{name}])"
     fixes = {
         "deferred_column": f".options({loader(load.steps, undefer(entity, keys))})",
         "subclass_column": f".options({loader(load.steps, polymorphic)})",
-        "server_default": f'{name}.__mapper_args__ = {{"eager_defaults": True}}',
-        "refresh_in_loop": (
-            f"session.scalars(select({name}).where({ids}.in_(ids))"
-            ".execution_options(populate_existing=True)).all()"
+        # With eager_defaults rows come back from an INSERT of many, and from an UPDATE of one only.
+        "server_default": (
+            f'__mapper_args__ = {{"eager_defaults": True}}  # in class {name}'
+            if inserted
+            else f"{one_query}).all()"
         ),
+        "refresh_in_loop": f"{one_query}.execution_options(populate_existing=True)).all()",
         "expired_after_commit": after_commit,
-        "expired_after_rollback": f"session.scalars(select({name}).where({ids}.in_(ids))).all()",
-        "expired_attribute": f"session.scalars(select({name}).where({ids}.in_(ids))).all()",
+        "expired_after_rollback": f"{one_query}).all()",
+        "expired_attribute": f"{one_query}).all()",
     }
     what = {
         "deferred_column": f"the deferred {attributes} was loaded one at a time for {parents}",
@@ -185,7 +189,11 @@ def _columns(load: Load, cause: str, records: list[Record]) -> Finding:
         seconds=sum(record.ended - record.started for record in records) + load.uncounted_seconds,
         what=what[cause],
         fix=fixes[cause],
-        details={"chain": list(load.names), "columns": keys, "statements_after": AFTERWARDS[cause]},
+        details={
+            "chain": list(load.names),
+            "columns": keys,
+            "statements_after": 0 if inserted else AFTERWARDS[cause],
+        },
         records=records,
     )
 
@@ -193,7 +201,7 @@ def _columns(load: Load, cause: str, records: list[Record]) -> Finding:
 AFTERWARDS = {
     "deferred_column": 0,
     "subclass_column": 1,
-    "server_default": 0,
+    "server_default": 1,
     "refresh_in_loop": 1,
     "expired_after_commit": 0,
     "expired_after_rollback": 1,
@@ -248,7 +256,7 @@ def loader(steps: Steps, end: str = "") -> str:
     """Loader options of a chain, as written: `joinedload(Order.customer).joinedload(Customer.region)`."""
     parts = [f"{_strategy(step)}({step})" for step in steps]
     levels = 1
-    while not end and parts[-1].startswith("selectinload") and parts[-2:-1] == parts[-1:]:
+    while not end and len(parts) > 1 and parts[-1].startswith("selectinload") and parts[-2] == parts[-1]:
         parts.pop()
         levels += 1
     if levels > 1:  # a tree: one option for all its levels
