@@ -109,6 +109,8 @@ def serve(fault: str) -> Callable[..., Iterable[bytes]]:
                 code = "500 Internal Server Error"
             if fault == "wrong-body":
                 answer = {}
+        if fault == "full" and environ["PATH_INFO"] == "/auth/token":
+            code, answer = "503 Service Unavailable", {}
         start_response(code, [("Content-Type", "application/json")])
         return [b"" if code.startswith("204") else orjson.dumps(answer)]
 

@@ -112,46 +112,74 @@ def test_a_link_loses_its_share_on_either_way_and_a_good_one_nothing(slept: list
         connection.recv(4096)
 
 
-PHONE = """
-import json, os, sys
+# ---- one user
+
+USER = """
+import json, sys
 from types import SimpleNamespace
 from locust.env import Environment
+from locust.exception import StopUser
 from locustfiles import network
-from locustfiles.personas import MobileUser, mobile_user
+from locustfiles.personas import MobileUser, WebAppUser, mobile_user, persona
 
-mobile_user.gevent = SimpleNamespace(sleep=lambda seconds: None)
-MobileUser.host = sys.argv[1]
+mobile_user.gevent = persona.gevent = SimpleNamespace(sleep=lambda seconds: None)
+persona.Persona.host = sys.argv[1]
 environment = Environment()
 counted = []
-environment.events.request.add_listener(lambda name, exception, **_: counted.append((name, exception)))
+environment.events.request.add_listener(
+    lambda name, exception, **_: counted.append([name, str(exception or "")])
+)
+"""
+PHONE = """
 phone = MobileUser(environment)
 network.use(network.Link(0.0, 1e9, loss=0.5), phone)
 phone.sign_in()
 for _ in range(20):
     assert phone.call("GET", "/protected", shows=("message",))
     phone.refresh()
-assert [exception for _, exception in counted if exception] == []
-print(json.dumps([name for name, _ in counted]))
+"""
+PATIENT = """
+try:
+    WebAppUser(environment).sign_in()
+except StopUser:
+    pass
 """
 
 
-def test_a_phone_asks_again_after_a_loss_and_signs_in_again_after_that_of_a_refresh(tmp_path: Path) -> None:
-    accounts = tmp_path / "accounts.json"
+def counted(folder: Path, url: str, does: str) -> list[tuple[str, str]]:
+    """The requests of one user, and what was wrong with each; in a process that Locust may change."""
+    accounts = folder / "accounts.json"
     accounts.write_text(json.dumps({"user": [{"username": "user", "password": "p"}]}))
+    script = USER + does + "print(json.dumps(counted))"
     environment = {**os.environ, "LOAD_ACCOUNTS": str(accounts), "PYTHONPATH": str(ROOT)}
-    with stub("none") as url:
-        done = subprocess.run(
-            [sys.executable, "-c", PHONE, url],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    done = subprocess.run(
+        [sys.executable, "-c", script, url],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    counted = Counter(json.loads(done.stdout))
-    assert counted["GET /protected"] == 20
-    assert counted["GET /protected (lost on the way)"] > 0
-    refreshed, lost = counted["POST /auth/refresh"], counted["POST /auth/refresh (lost on the way)"]
+    return [(name, wrong) for name, wrong in json.loads(done.stdout)]
+
+
+def test_a_phone_asks_again_after_a_loss_and_signs_in_again_after_that_of_a_refresh(tmp_path: Path) -> None:
+    with stub("none") as url:
+        requests = counted(tmp_path, url, PHONE)
+    assert [request for request in requests if request[1]] == []
+    names = Counter(name for name, _ in requests)
+    assert names["GET /protected"] == 20
+    assert names["GET /protected (lost on the way)"] > 0
+    refreshed, lost = names["POST /auth/refresh"], names["POST /auth/refresh (lost on the way)"]
     assert refreshed + lost == 20
-    assert counted["POST /auth/token"] == 1 + lost > 1
+    assert names["POST /auth/token"] == 1 + lost > 1
+
+
+def test_a_user_who_is_sent_away_too_often_is_a_failed_request(tmp_path: Path) -> None:
+    with stub("full") as url:
+        requests = counted(tmp_path, url, PATIENT)
+    assert {name for name, _ in requests} == {"POST /auth/token"}
+    assert [wrong for _, wrong in requests] == [""] * 19 + ["status 503, expected 200"]
+    with stub("none") as url:
+        assert counted(tmp_path, url, PATIENT) == [("POST /auth/token", "")]
