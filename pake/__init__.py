@@ -8,13 +8,13 @@ from apiflask import APIFlask
 from flask import g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from pake import errors, logs, metrics, replica
+from pake import capacity, errors, logs, metrics, replica
 from pake.auth import hashing, tokens
 from pake.auth.views import bp as auth
 from pake.breaker import Breaker
 from pake.cli import cli
 from pake.config import Settings, SettingsError, load_settings
-from pake.database import Service, database_url, engine_options, longest_wait
+from pake.database import Service, database_url, end_transaction, engine_options, longest_wait
 from pake.extensions import db, limiter, limiter_config, migrate
 from pake.guard import REQUEST_ID, Guard
 from pake.json import OrjsonProvider
@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         bind_contextvars(request_id=g.request_id)
 
     db.init_app(app)
+    app.teardown_appcontext(end_transaction)
     migrate.init_app(app)
     limiter.init_app(app)
     tokens.init_app(app, settings)
@@ -95,4 +96,6 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     with app.app_context():
         meters.watch(db.engine)
         breaker.watch(db.engine)
+        demand = capacity.Demand(1, settings.workers, settings.database_pool_size)
+        capacity.watch(db.engine, demand)
     return app

@@ -1,14 +1,21 @@
 """Whether PostgreSQL has room for every connection that the service may open: `flask pake check-capacity`.
 
 A worker's pool opens its connections one by one, so a sum that is too large shows under load and not at the
-start. While Gunicorn reloads, old and new workers run side by side and each may have all of its own.
+start; `watch` says so then. While Gunicorn reloads, old and new workers run side by side and each may have
+all of its own.
 """
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
+import structlog
+
+log = structlog.get_logger(__name__)
 
 FOR_PLANS = 1
 """Connections of a worker beside its pool: its profilers ask for a plan now and then."""
@@ -93,3 +100,38 @@ def shortage(demand: Demand, room: Room) -> str | None:
         f"the service may open more connections{when} than PostgreSQL has: set max_connections to {enough} "
         f"at least (in postgresql.conf), or {smaller}, or put PgBouncer between (docs/scaling.md)"
     )
+
+
+_NONE_LEFT = re.compile("too many (clients|connections)|remaining connection slots")
+"""SQLSTATE 53300, which psycopg2 does not tell when it could not connect."""
+
+SECONDS_BETWEEN_WARNINGS = 10
+
+
+def watch(engine: sa.Engine, demand: Demand) -> None:
+    """Log the sum when PostgreSQL has no connection left for a worker's pool, at most every 10 seconds."""
+    max_connections: str | None = None
+    next_warning = 0.0
+
+    def connected(driver: Any, _record: object) -> None:
+        nonlocal max_connections
+        with driver.cursor() as cursor:
+            cursor.execute("SHOW max_connections")
+            (max_connections,) = cursor.fetchone()
+        driver.rollback()
+
+    def failed(context: sa.ExceptionContext) -> None:
+        nonlocal next_warning
+        now = time.monotonic()
+        if now < next_warning or not _NONE_LEFT.search(str(context.original_exception)):
+            return
+        next_warning = now + SECONDS_BETWEEN_WARNINGS
+        log.error(
+            "PostgreSQL has no connection left: see `flask pake check-capacity`",
+            pools=demand.serving,
+            of=f"{demand.workers} workers x ({demand.pool} + {FOR_PLANS} for plans)",
+            max_connections=int(max_connections) if max_connections else "unknown, none was ever got",
+        )
+
+    sa.event.listen(engine, "first_connect", connected)
+    sa.event.listen(engine, "handle_error", failed)

@@ -153,3 +153,13 @@ def engine_options(settings: Settings) -> dict[str, object]:
             "connection_factory": Patient,
         },
     }
+
+
+def end_transaction(_error: BaseException | None) -> None:
+    """Before a session is closed: the answer is made, and a connection that breaks now is no error of it."""
+    if db.session.registry.has():
+        try:
+            db.session.rollback()
+        except DBAPIError:
+            log.warning("connection lost after the answer was made")
+            db.session().invalidate()

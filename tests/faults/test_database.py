@@ -1,11 +1,13 @@
-"""The database away in every way, seen over real HTTP: rows 29, 36, 38, 39 and 41 of the fault table."""
+"""The database away in every way, seen over real HTTP: rows 29, 36 and 38 to 41 of the fault table."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ import pytest
 import sqlalchemy as sa
 
 from pake import embedded
-from tests.conftest import autocommit
+from pake.config import Settings
+from pake.database import longest_wait
+from tests.conftest import autocommit, migrate
 from tests.faults.conftest import KEY
 from tests.faults.test_answers import account, assert_problem, register, with_token
 from tests.servers import Server, gunicorn, wait_for
@@ -56,13 +60,12 @@ def locked(url: str) -> Iterator[None]:
         yield
 
 
-def end_sessions(url: str) -> None:
-    """Terminate every backend that serves this database."""
-    with autocommit(url) as connection:
-        connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+def end_sessions(connection: sa.Connection) -> None:
+    """Terminate every other backend that serves this database."""
+    connection.exec_driver_sql(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
 
 
 def refused_at_once(server: Server) -> bool:
@@ -72,36 +75,70 @@ def refused_at_once(server: Server) -> bool:
 
 
 @pytest.mark.fault(38)
-@pytest.mark.parametrize("established", [True, False], ids=["established connection", "new connection"])
-def test_a_frozen_database_is_503_and_forgotten_when_it_thaws(place: Path, established: bool) -> None:
-    limits = {"DATABASE_STATEMENT_TIMEOUT_MS": "500", "DATABASE_CONNECT_TIMEOUT_SECONDS": "1"}
-    with gunicorn(place, **LIMITS, **limits) as server:
-        if established:
-            assert server.get("/readyz").status_code == 200
-        with frozen(place / "instance/postgres"):
-            assert_problem(server.get("/readyz"), 503)
+def test_a_frozen_database_is_503_and_forgotten_when_it_thaws(place: Path) -> None:
+    assert longest_wait(Settings()) <= 6
+    with gunicorn(place, **LIMITS) as server:
+        assert server.get("/readyz").status_code == 200
+        with frozen(place / "instance/postgres"), ThreadPoolExecutor(2) as clients:
+            # One gets the connection that is there, the other one asks for a new one.
+            for answer in clients.map(server.get, ["/readyz"] * 2):
+                assert_problem(answer, 503)
             assert server.get("/livez").status_code == 200
-            assert '"NoAnswer"' in server.log
+            assert server.log.count('"NoAnswer"') == 2
             wait_for(lambda: refused_at_once(server))
         wait_for(lambda: server.get("/readyz").status_code == 200)
 
 
 @pytest.mark.fault(36)
-def test_a_restarted_database_is_used_again_and_a_read_does_not_notice(place: Path) -> None:
+def test_a_restart_under_load_costs_the_writes_in_flight_and_a_read_does_not_notice(place: Path) -> None:
     url = embedded.start(place / "postgres")
     try:
-        with gunicorn(place, DATABASE_URL=url, **LIMITS) as server:
-            assert server.get("/readyz").status_code == 200
+        migrate(url)
+        with (
+            gunicorn(place, DATABASE_URL=url, **LIMITS) as server,
+            ThreadPoolExecutor(5) as clients,
+            users_locked(url) as lock,
+        ):
+            workers = server.workers()
+            write = clients.submit(register, server, username="somebody")
+            wait_for(lambda: lock.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar())
+            stop = threading.Event()
+            reads = [clients.submit(read_until, stop, server) for _ in range(4)]
             embedded.stop(place / "postgres")
-            assert_problem(server.get("/readyz"), 503)
+            assert_problem(write.result(), 503)
+            wait_for(lambda: server.get("/readyz").status_code == 503)
             embedded.start(place / "postgres")
-            assert server.get("/readyz").status_code == 200
+            wait_for(lambda: server.get("/readyz").status_code == 200)
+            stop.set()
+            assert {status for read in reads for status in read.result()} <= {200, 503}
+            assert register(server, username="somebody").status_code == 201
             embedded.stop(place / "postgres")
             embedded.start(place / "postgres")
             assert server.get("/readyz").status_code == 200
             assert '"connection lost, read again"' in server.log
+            assert server.workers() == workers
     finally:
         embedded.stop(place / "postgres")
+
+
+@contextmanager
+def users_locked(url: str) -> Iterator[sa.Connection]:
+    """Until the block or the server ends, every statement on users waits."""
+    connection = sa.create_engine(url, poolclass=sa.NullPool).connect()
+    try:
+        connection.exec_driver_sql("LOCK TABLE users")
+        yield connection
+    finally:
+        connection.invalidate()
+        connection.close()
+
+
+def read_until(stop: threading.Event, server: Server) -> set[int]:
+    """The statuses of reads, one after the other."""
+    statuses = set()
+    while not stop.is_set():
+        statuses.add(server.get("/readyz").status_code)
+    return statuses
 
 
 @pytest.mark.fault(39)
@@ -109,7 +146,8 @@ def test_after_a_terminated_backend_a_read_is_tried_again(tmp_path: Path, databa
     with gunicorn(tmp_path, DATABASE_URL=database_url, **LIMITS) as server:
         assert server.get("/readyz").status_code == 200
         assert "read again" not in server.log
-        end_sessions(database_url)
+        with autocommit(database_url) as connection:
+            end_sessions(connection)
         assert server.get("/readyz").status_code == 200
         assert '"connection lost, read again"' in server.log
 
@@ -120,7 +158,8 @@ def test_after_a_terminated_backend_a_write_is_503_and_the_next_one_is_done(
 ) -> None:
     with gunicorn(tmp_path, DATABASE_URL=database_url, **LIMITS) as server:
         assert register(server).status_code == 201
-        end_sessions(database_url)
+        with autocommit(database_url) as connection:
+            end_sessions(connection)
         assert_problem(register(server), 503)
         assert register(server).status_code == 201
 
@@ -145,6 +184,7 @@ def test_a_statement_over_its_limit_is_503_and_logged_with_its_route(
 def test_requests_beyond_the_pool_are_503_while_the_others_still_wait(
     tmp_path: Path, database_url: str
 ) -> None:
+    assert Settings.model_fields["database_pool_timeout_seconds"].default < 1
     with gunicorn(
         tmp_path,
         "--threads=6",
@@ -158,8 +198,27 @@ def test_requests_beyond_the_pool_are_503_while_the_others_still_wait(
         with ThreadPoolExecutor(6) as clients:
             with locked(database_url):
                 waiting = [clients.submit(with_token, server, token, "/services") for _ in range(6)]
-                wait_for(lambda: sum(client.done() for client in waiting) == 4, seconds=15)
+                wait_for(lambda: sum(client.done() for client in waiting) == 4)
                 refused = [client for client in waiting if client.done()]
                 for client in refused:
                     assert_problem(client.result(), 503)
             assert [client.result().status_code for client in waiting if client not in refused] == [200, 200]
+
+
+@pytest.mark.fault(40)
+def test_too_many_clients_are_503_and_the_log_says_what_does_not_fit(place: Path) -> None:
+    # 3 are kept for superusers, so that 2 are left for a pool of 6.
+    url = embedded.start(place / "postgres", settings={"max_connections": "5"})
+    try:
+        with gunicorn(place, "--threads=6", DATABASE_URL=url, DATABASE_POOL_SIZE="6", **LIMITS) as server:
+            assert server.get("/readyz").status_code == 200
+            with autocommit(url) as one:
+                end_sessions(one)
+                with autocommit(url):
+                    assert_problem(server.get("/readyz"), 503)
+            (line,) = [line for line in server.log.splitlines() if "no connection left" in line]
+            wait_for(lambda: server.get("/readyz").status_code == 200)
+    finally:
+        embedded.stop(place / "postgres")
+    said = json.loads(line)
+    assert (said["pools"], said["max_connections"]) == (7, 5)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from pake import create_app
+from pake.extensions import db
+from tests.conftest import autocommit
 from tests.pake.conftest import settings
 from tests.servers import environment
 
@@ -27,6 +30,21 @@ def test_two_apps_in_one_process_keep_their_settings_apart(app: APIFlask, databa
         each.test_client().post("/auth/validate-password", json=long).status_code for each in (app, small)
     ]
     assert statuses == [200, 413]
+
+
+def test_a_connection_that_breaks_after_the_answer_was_made_does_not_change_it(
+    app: APIFlask, database_url: str
+) -> None:
+    def answer_and_lose_the_connection() -> str:
+        pid = db.session.scalar(text("SELECT pg_backend_pid()"))
+        with autocommit(database_url) as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        return "answered"
+
+    app.add_url_rule("/broken", view_func=answer_and_lose_the_connection)
+    client = app.test_client()
+    assert client.get("/broken").text == "answered"
+    assert client.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(

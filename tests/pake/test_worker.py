@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import selectors
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -187,3 +189,16 @@ def test_all_that_is_received_at_a_time_is_bounded(tmp_path: Path) -> None:
             if client is not refused:
                 client.sendall(b"x" * 10_000)
                 assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.fault(30)
+def test_a_worker_killed_in_mid_request_takes_that_request_with_it_and_no_other(tmp_path: Path) -> None:
+    with slow_app(tmp_path, "--workers=2", "--threads=1") as server, ThreadPoolExecutor(1) as client:
+        lost = client.submit(server.get, "/slow")
+        wait_for(lambda: [*tmp_path.glob("busy-*")])
+        (busy,) = tmp_path.glob("busy-*")
+        os.kill(int(busy.name.split("-")[1]), signal.SIGKILL)
+        assert server.get("/").text == "ok"
+        with pytest.raises(requests.ConnectionError):
+            lost.result()
+        wait_for(lambda: len(server.workers()) == 2)
