@@ -13,6 +13,7 @@ from sqlalchemy.orm import ColumnProperty, Mapper
 from profilers.collect import LAZY, Record, Recording
 from profilers.location import resolve
 from profilers.nplusone.chains import Load, Step, Steps, entity_of, explicit_loaders
+from profilers.nplusone.statements import select_by_keys
 from profilers.profile import Finding, Location
 
 BATCH = 500
@@ -152,8 +153,7 @@ def _columns(load: Load, cause: str, records: list[Record]) -> Finding:
     attributes = attributes_of(name, keys)
     subject = attributes if cause in ("deferred_column", "subclass_column", "server_default") else name
     parents = plural(name, len({record.parent for record in records}) + load.uncounted)
-    ids = f"{name}.{primary_key(entity.__mapper__)}"
-    one_query = f"session.scalars(select({name}).where({ids}.in_(ids))"
+    one_query = f"session.scalars({select_by_keys(entity)}"
     inserted = cause == "server_default" and load.root is None
     after_commit = "Create the session with expire_on_commit=False, and commit once instead of in the loop"
     polymorphic = f"selectin_polymorphic({base_name(entity)}, [{name}])"
@@ -285,11 +285,6 @@ def undefer(entity: type[Any], keys: Sequence[str]) -> str:
 def base_name(entity: type[Any]) -> str:
     name: str = entity.__mapper__.base_mapper.class_.__name__
     return name
-
-
-def primary_key(mapper: Mapper[Any]) -> str:
-    """The attribute that holds the primary key (its first column)."""
-    return mapper.get_property_by_column(mapper.primary_key[0]).key
 
 
 def plural(name: str, count: int) -> str:

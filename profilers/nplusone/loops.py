@@ -11,13 +11,19 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from keyword import iskeyword
 
 from profilers.collect import Record, Recording, shape_of
 from profilers.location import resolve
 from profilers.nplusone.allowances import Allowance, is_allowed
 from profilers.nplusone.chains import place
-from profilers.nplusone.statements import Reading, code_of, is_batch, read, write_only_relationship
+from profilers.nplusone.statements import (
+    Reading,
+    is_batch,
+    plural_of,
+    read,
+    select_by_keys,
+    write_only_relationship,
+)
 from profilers.profile import Finding, Location
 
 _TEST_FILES = ("test_*.py", "*_test.py", "conftest.py")
@@ -187,12 +193,8 @@ TEXT_FIX = (
 
 
 def _get_all(reading: Reading) -> str:
-    entity = reading.entity
-    keys = entity.__mapper__.primary_key if entity is not None else ()
-    if entity is None or len(keys) == 1:
-        return f"session.scalars({_all_at_once(reading)}).all()"
-    columns = ", ".join(code_of(key, entity) for key in keys)
-    return f"session.scalars(select({entity.__name__}).where(tuple_({columns}).in_(keys))).all()"
+    statement = select_by_keys(reading.entity) if reading.entity is not None else _all_at_once(reading)
+    return f"session.scalars({statement}).all()"
 
 
 def _all_at_once(reading: Reading) -> str:
@@ -220,8 +222,7 @@ def _existing(reading: Reading) -> str:
 
 def values_name(reading: Reading) -> str:
     """What the values of the loop may be called: `customer_ids`."""
-    name = reading.key_code.rpartition(".")[2]
-    return f"{name}_values" if iskeyword(f"{name}s") else f"{name}s"
+    return plural_of(reading.key_code.rpartition(".")[2])
 
 
 def _write_findings(loop: Loop, threshold: int) -> list[Finding]:
@@ -271,24 +272,31 @@ def _target(loop: Loop) -> str:
     return entity.__name__ if entity is not None else loop.reading.table
 
 
+def _insert(loop: Loop) -> str:
+    return _bulk_insert(loop) if loop.reading.plain else "Send one INSERT for all rows, not one for each"
+
+
 def _bulk_insert(loop: Loop) -> str:
     return f"session.execute(insert({_target(loop)}), rows)"
 
 
 def _bulk_update(loop: Loop) -> str:
-    if loop.reading.entity is not None:
+    reading = loop.reading
+    if reading.entity is not None and reading.plain:
         return f"session.execute(update({_target(loop)}), rows)"
     return (
-        f"Pass all rows at once: connection.execute(update({_target(loop)}).where(… == bindparam(…)), rows)"
+        f"Pass all rows at once: connection.execute(update({reading.table}).where(… == bindparam(…)), rows)"
     )
 
 
 def _bulk_delete(loop: Loop) -> str:
+    if not loop.reading.plain:  # without its other conditions it would delete more
+        return "Send one DELETE for all values, not one for each"
     return f"session.execute(delete({_target(loop)}).where({_in(loop.reading)}))"
 
 
 _BULK: dict[str, Callable[[Loop], str]] = {
-    "insert": _bulk_insert,
+    "insert": _insert,
     "update": _bulk_update,
     "delete": _bulk_delete,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 from sqlalchemy import BindParameter, Column, Select, Table, TextClause
@@ -42,6 +43,8 @@ class Reading:
     in_list: bool = False
     pages: bool = False
     """Asks for a page: an offset, or a limit after a value."""
+    plain: bool = False
+    """Writes values that are no SQL, or to the row of one key alone: a list of rows can take their place."""
 
 
 def read(record: Record) -> Reading:
@@ -94,6 +97,7 @@ def _read(compiled: Any) -> Reading:
         other_values=others,
         in_list=in_list,
         pages=_pages(statement),
+        plain=verb != "select" and _is_plain(statement, verb, table, key),
     )
 
 
@@ -126,6 +130,21 @@ def _criteria(statement: Any) -> tuple[Column[Any] | None, bool, int, bool]:
     return column, in_list, values, of_parent
 
 
+def _is_plain(statement: Any, verb: str, table: Any, key: Column[Any] | None) -> bool:
+    values = getattr(statement, "_values", None) or {}
+    if not all(isinstance(each, BindParameter) for each in values.values()):
+        return False
+    if verb == "insert":
+        return statement.select is None and statement._post_values_clause is None
+    criteria: tuple[Any, ...] = getattr(statement, "_where_criteria", ())
+    if key is None or key.table.key != table.key or len(criteria) != 1:
+        return False
+    sides = [getattr(criterion, side, None) for criterion in criteria for side in ("left", "right")]
+    if not any(isinstance(side, BindParameter) for side in sides):
+        return False
+    return verb == "delete" or (key.primary_key and len(table.primary_key.columns) == 1)
+
+
 def _pages(statement: Any) -> bool:
     for element in visitors.iterate(statement):
         if isinstance(element, Select):
@@ -154,6 +173,19 @@ def code_of(column: Any, entity: type[Any] | None = None) -> str:
         return f"{entity.__name__}.{entity.__mapper__.get_property_by_column(column).key}"
     table = getattr(column, "table", None)
     return f"{getattr(table, 'name', 'table')}.c.{column.key}"
+
+
+def select_by_keys(entity: type[Any]) -> str:
+    """As code: the objects of many primary keys at once."""
+    names = [code_of(column, entity) for column in entity.__mapper__.primary_key]
+    if len(names) == 1:
+        return f"select({entity.__name__}).where({names[0]}.in_({plural_of(names[0].rpartition('.')[2])}))"
+    return f"select({entity.__name__}).where(tuple_({', '.join(names)}).in_(keys))"
+
+
+def plural_of(name: str) -> str:
+    """What several values may be called: `customer_ids`."""
+    return f"{name}_values" if iskeyword(f"{name}s") else f"{name}s"
 
 
 def _columns(statement: Any, entity: type[Any] | None) -> tuple[str, ...]:

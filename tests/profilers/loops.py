@@ -6,6 +6,7 @@ In a file of its own because rows that a test file writes one by one are no find
 from __future__ import annotations
 
 from sqlalchemy import delete, func, insert, select, text, tuple_, update
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import Session, with_parent
 
 from profilers import allow_n_plus_one
@@ -164,6 +165,39 @@ def updates(session: Session) -> None:
 def deletes(session: Session) -> None:
     for number in IDS:
         session.execute(delete(Visit).where(Visit.customer_id == number))
+
+
+def upserts(session: Session) -> None:
+    for number in IDS:
+        statement = sqlite.insert(Product).values(id=number, name="new")
+        session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"name": "new"}))
+
+
+def inserts_from_a_select(session: Session) -> None:
+    for number in IDS:
+        names = select(Customer.name).where(Customer.id == number)
+        session.execute(insert(Product).from_select(["name"], names))
+
+
+def updates_by_an_expression(session: Session) -> None:
+    for number in IDS:
+        session.execute(update(Customer).where(Customer.id == number).values(name=Customer.name + "!"))
+
+
+def updates_by_another_key(session: Session) -> None:
+    for number in IDS:
+        session.execute(update(Customer).where(Customer.region_id == number).values(name="new"))
+
+
+def deletes_of_some(session: Session) -> None:
+    for number in IDS:
+        session.execute(delete(Visit).where(Visit.customer_id == number, Visit.id > 1_000))
+
+
+def deletes_below_another_table(session: Session) -> None:
+    for number in IDS:
+        kept = select(Customer.id).where(Customer.id == number, Customer.name == "")
+        session.execute(delete(Visit).where(Visit.customer_id.in_(kept)))
 
 
 # Healthy twins --------------------------------------------------------------------------------------------

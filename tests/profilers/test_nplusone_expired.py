@@ -10,7 +10,7 @@ from sqlalchemy import orm, select
 from sqlalchemy.orm import Session
 
 from profilers import Profile, record
-from tests.profilers.example import Customer, memory_engine
+from tests.profilers.example import Customer, Seat, memory_engine
 
 Expire = Callable[[Session, Sequence[Customer]], None]
 
@@ -58,6 +58,17 @@ def test_one_query_for_all_of_the_expired(engine, expire, cause):
     after = run(Session(engine), expire, finding.fix)
     assert after.findings == []
     assert after.statement_count == profile.statement_count - 10 + finding.details["statements_after"] == 2
+
+
+def test_the_one_query_knows_a_key_of_two_columns(engine):
+    with Session(engine) as session, record("run", profile="nplusone") as profile:
+        for seat in session.scalars(select(Seat)).all():
+            session.refresh(seat)
+    (finding,) = profile.findings
+    with Session(engine) as session:
+        keys = [(number, number) for number in range(1, 11)]
+        names = {"session": session, "select": select, "Seat": Seat, "tuple_": sa.tuple_, "keys": keys}
+        assert len(eval(finding.fix, names)) == 10
 
 
 def test_after_a_commit_the_session_may_keep_what_it_has(engine):

@@ -90,6 +90,25 @@ def test_rows_written_one_by_one_and_the_one_statement_that_replaces_them(engine
 
 
 @pytest.mark.parametrize(
+    ("code", "fix"),
+    [
+        (loops.upserts, "Send one INSERT for all rows, not one for each"),
+        (loops.inserts_from_a_select, "Send one INSERT for all rows, not one for each"),
+        (
+            loops.updates_by_an_expression,
+            "connection.execute(update(customer).where(… == bindparam(…)), rows)",
+        ),
+        (loops.updates_by_another_key, "connection.execute(update(customer).where(… == bindparam(…)), rows)"),
+        (loops.deletes_of_some, "Send one DELETE for all values, not one for each"),
+        (loops.deletes_below_another_table, "Send one DELETE for all values, not one for each"),
+    ],
+)
+def test_what_a_plain_list_of_rows_would_write_otherwise_gets_no_code(engine, code, fix):
+    (finding,) = run(engine, code).findings
+    assert finding.fix.endswith(fix)
+
+
+@pytest.mark.parametrize(
     "code", [loops.texts, loops.texts_with_values_inside, loops.texts_for_the_driver, loops.text_inserts]
 )
 def test_text_in_a_loop(engine, code):
