@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import random
 import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def main() -> int:
     if options.what == "summary":
         return summary(options.log)
     options.log.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, compare.interrupted)
     with tempfile.TemporaryDirectory(prefix="bench-compare-") as place, load(CORES if options.load else 0):
         head = planted(options.what, Path(place) / "head")
         with sides.prepared(str(service.ROOT), str(head)) as both:

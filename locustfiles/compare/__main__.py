@@ -31,7 +31,7 @@ from locustfiles.service import ServiceError
 def main(arguments: list[str] | None = None) -> int:
     """Compare; the exit status."""
     options = options_of(arguments)
-    signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
     folder: Path = options.output.resolve()
     try:
         compared = _compare(options)
@@ -122,7 +122,8 @@ def _say(text: str) -> None:
     print(f"==> {text}", file=sys.stderr, flush=True)
 
 
-def _interrupted(signum: int, frame: FrameType | None) -> NoReturn:
+def interrupted(signum: int, frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does: what was started is stopped."""
     raise KeyboardInterrupt
 
 

@@ -1,7 +1,8 @@
 """Exact counts: statements, rows, plans and findings by the version's own profilers, bytes and allocations.
 
-Counted apart from the timing, by one client of one worker, so a count is the same each time. What happens in
-one request of several (a token that is looked up again, a buffer that grows) is left out by the median.
+Counted apart from the timing, by one client of one worker, so a count is the same each time. The least of
+several requests counts: what happens in some of them only (a token that is looked up again after a few
+seconds, a buffer that grows) would make a count depend on how fast the machine is.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import json
 import re
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from locustfiles.compare import probe
@@ -102,9 +101,9 @@ def count(side: Side, routes: Sequence[Route], seed: int) -> dict[str, Counted]:
         ]
         if None in profiles:
             raise ServiceError(f"{side.name}: the profilers have no profile of a request to {route.name}")
-        statements, findings = _seen([each for each in profiles if each])
+        statements, findings = seen([each for each in profiles if each])
         counted[route.name] = Counted(
-            statuses[route.name], statements, findings, int(median(sizes[route.name])), *allocated[route.name]
+            statuses[route.name], statements, findings, min(sizes[route.name]), *allocated[route.name]
         )
     return counted
 
@@ -122,13 +121,17 @@ def _profiles(side: Side, environment: Mapping[str, str]) -> list[dict[str, Any]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _seen(profiles: Sequence[dict[str, Any]]) -> tuple[dict[str, Statement], dict[str, str]]:
-    """Statements and findings of the usual request among several."""
+def seen(profiles: Sequence[dict[str, Any]]) -> tuple[dict[str, Statement], dict[str, str]]:
+    """What all of several requests did: statements by shape, and messages of findings.
+
+    Args:
+        profiles: as `python -m profilers export` prints them.
+    """
     counts: dict[str, list[int]] = {}
     rows: dict[str, list[int]] = {}
     lines: dict[str, str] = {}
     scans: dict[str, frozenset[str]] = {}
-    findings: Counter[str] = Counter()
+    found_in: dict[str, set[int]] = {}
     messages: dict[str, str] = {}
     for number, profile in enumerate(profiles):
         for statement in profile["statements"]:
@@ -138,18 +141,19 @@ def _seen(profiles: Sequence[dict[str, Any]]) -> tuple[dict[str, Statement], dic
             lines.setdefault(shape, place(statement["location"]))
         for finding in profile["findings"]:
             if finding["kind"] == SLOW:
-                scans[finding["subject"]] = scans_of(finding["details"].get("plan") or ())
+                if plan := finding["details"].get("plan"):
+                    scans[finding["subject"]] = scans_of(plan)
                 continue
             key = "|".join((finding["kind"], finding["cause"], finding["subject"]))
-            findings[key] += 1
+            found_in.setdefault(key, set()).add(number)
             messages[key] = finding["message"]
     statements = {
-        shape: Statement(shape, usual, int(median(rows[shape])), lines[shape], scans.get(shape, frozenset()))
+        shape: Statement(shape, least, min(rows[shape]), lines[shape], scans.get(shape, frozenset()))
         for shape, each in counts.items()
-        if (usual := int(median(each)))
+        if (least := min(each))
     }
-    usually = {key: messages[key] for key, seen in findings.items() if seen * 2 > len(profiles)}
-    return statements, usually
+    findings = {key: messages[key] for key, those in found_in.items() if len(those) == len(profiles)}
+    return statements, findings
 
 
 def place(location: Sequence[Any] | None) -> str:
@@ -185,4 +189,4 @@ def _allocated(client: Client, route: Route) -> tuple[int, int]:
         [int(answer.headers[name]) for answer in answers]
         for name in ("X-Perf-Allocations", "X-Perf-Allocated-Bytes")
     )
-    return int(median(numbers)), int(median(totals))
+    return min(numbers), min(totals)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from locustfiles import history
 from locustfiles.compare import comparison, counting, judge, report, routes
 from locustfiles.compare.comparison import Comparison
 from locustfiles.compare.counting import Counted, Statement
@@ -142,6 +145,37 @@ def test_a_route_that_base_lacks_is_told_and_not_judged() -> None:
     assert found.only_head == ("GET /services",)
 
 
+def sent(shape: str, line: int, rows: int = 1) -> dict[str, Any]:
+    return {"shape": shape, "rows": rows, "location": ["pake/views.py", line, "show"]}
+
+
+def test_what_each_of_several_requests_does_is_counted_and_the_rest_is_left_out() -> None:
+    plan = ["Seq Scan on services (cost 1, 2 rows)"]
+    slow = {
+        "kind": "slow_query",
+        "cause": "",
+        "subject": "SELECT 1",
+        "message": "",
+        "details": {"plan": plan},
+    }
+    twice = {"kind": "duplicate_query", "cause": "", "subject": "SELECT 2", "message": "twice", "details": {}}
+    profiles: list[dict[str, Any]] = [
+        {"statements": [sent("SELECT 1", 7, rows=3), sent("SELECT 1", 7)], "findings": [slow]}
+        for _ in range(5)
+    ]
+    profiles[3]["statements"].append(sent("SELECT 2", 9))
+    profiles[3]["findings"].append(twice)
+    statements, findings = counting.seen(profiles)
+    assert list(statements) == ["SELECT 1"]
+    one = statements["SELECT 1"]
+    assert (one.count, one.rows, one.line) == (2, 4, "pake/views.py:7 in show")
+    assert one.scans == {"Seq Scan on services"}
+    assert findings == {}
+    for profile in profiles:
+        profile["findings"] = [twice]
+    assert list(counting.seen(profiles)[1].values()) == ["twice"]
+
+
 def test_a_plan_is_read_without_its_costs() -> None:
     plan = [
         "Limit (cost 12, 20 rows)",
@@ -211,9 +245,13 @@ def test_a_wrong_option_is_one_line(arguments: list[str], line: str) -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "locustfiles.compare", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=115, check=False)
+    environment = {**os.environ, history.SETTING: ""}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
 
 
+@pytest.mark.timeout(300)
 def test_this_checkout_counts_the_same_as_itself(tmp_path: Path) -> None:
     done = run(
         "--base", str(ROOT), "--counts-only", "--only", "GET /services/{id}?", "--output", str(tmp_path)
