@@ -59,5 +59,6 @@ def service(
     try:
         yield app
     finally:
+        app.extensions["profilers"].stop_worker()  # it writes into the folder that is removed next
         with app.app_context():
             db.engine.dispose()
