@@ -86,12 +86,9 @@ class Sum:
 
 _CONTAINERS: dict[str, Callable[[], Any]] = {
     "findings": list,
-    "timings": dict,
-    "counters": dict,
     "sections": dict,
     "overflow": dict,
     "boundaries": list,
-    "held": dict,
     "notes": dict,
 }
 
@@ -132,8 +129,6 @@ class Recording(Profile):
     overflow: dict[tuple[Any, ...], Sum]
     boundaries: list[tuple[float, str]]
     """When a transaction ended, and how: `commit` or `rollback`."""
-    held: dict[int, float]
-    """Since when each connection is held, by its id."""
     notes: dict[str, Any]
     """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
 
@@ -143,6 +138,10 @@ class Recording(Profile):
         self.started_at = time.time()
         self.kind = kind
         self.records: list[Record] = []
+        self.timings: dict[str, float] = {}
+        self.counters: dict[str, int] = {}
+        self.held: dict[int, float] = {}
+        """Since when each connection is held, by its id."""
         self.outer = outer
         self.needs: frozenset[Need] = needs | outer.needs if outer else needs
 
@@ -192,7 +191,7 @@ class Recording(Profile):
         """Take the time; nothing is added to the profile afterwards."""
         ended = time.perf_counter()
         self.duration = ended - self.begun
-        if "held" in self.__dict__:
+        if self.held:
             for since in self.held.values():
                 self.held_for(ended - since)
             self.held.clear()

@@ -26,6 +26,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import Session, loading
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnectionFairy
@@ -38,33 +39,38 @@ log = logging.getLogger("profilers")
 
 _new = tuple.__new__
 _new_run = loading._new_runid
+_clock = time.perf_counter
 _preparing = threading.Lock()
 _pool_reset = _ConnectionFairy._reset.__code__
 """The pool's rollback of a connection that comes back, after a commit as well; it ends no transaction."""
 
 
-def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    recording = current.get()
-    if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
-        return False
-    return _observe(recording, "do_execute", context, cursor, statement, parameters, context)
+def _executing(name: str) -> Callable[[Any, str, Any, Any], bool]:
+    """The listener to a dialect's `do_execute` or `do_executemany`."""
 
+    def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        recording = current.get()
+        if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
+            return False
+        return _observe(recording, name, context, parameters, (cursor, statement, parameters, context))
 
-def _do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    recording = current.get()
-    if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
-        return False
-    return _observe(recording, "do_executemany", context, cursor, statement, parameters, context)
+    return execute
 
 
 def _do_execute_no_params(cursor: Any, statement: str, context: Any) -> bool:
     recording = current.get()
     if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
         return False
-    return _observe(recording, "do_execute_no_params", context, cursor, statement, context)
+    return _observe(recording, "do_execute_no_params", context, None, (cursor, statement, context))
 
 
-def _observe(recording: Recording, name: str, context: Any, *arguments: Any) -> bool:
+_do_execute = _executing("do_execute")
+_do_executemany = _executing("do_executemany")
+
+
+def _observe(
+    recording: Recording, name: str, context: Any, parameters: Any, arguments: tuple[Any, ...]
+) -> bool:
     """Run the statement as its dialect does, and note it; False if that is left to SQLAlchemy."""
     entered = time.thread_time() if recording.timed else 0.0
     site = None
@@ -84,19 +90,21 @@ def _observe(recording: Recording, name: str, context: Any, *arguments: Any) -> 
                 sql._profilers_way = (depth, site.call)
     except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
         _failed()
-    run = getattr(dialect, name)
     listeners = getattr(dialect.dispatch, name)
+    error = ""
     if entered:
         recording.hooks += time.thread_time() - entered
-    started = time.perf_counter()
+    started = _clock()
     try:
         # Who handles the statement ends the chain of listeners, so the others are asked from here.
-        if len(listeners) == 1 or not any(other(*arguments) for other in listeners if other not in _OURS):
-            run(*arguments)
-    except BaseException as error:
-        _note(recording, site, started, context, arguments, type(error).__name__)
+        alone = not listeners.listeners and len(listeners.parent_listeners) == 1
+        if alone or not any(other(*arguments) for other in listeners if other not in _OURS):
+            getattr(dialect, name)(*arguments)
+    except BaseException as raised:
+        error = type(raised).__name__
         raise
-    _note(recording, site, started, context, arguments, "")
+    finally:
+        _note(recording, site, started, _clock(), context, parameters, arguments, error)
     return True
 
 
@@ -104,16 +112,16 @@ def _note(
     recording: Recording,
     site: Site | None,
     started: float,
+    ended: float,
     context: Any,
+    parameters: Any,
     arguments: tuple[Any, ...],
     error: str,
 ) -> None:
-    ended = time.perf_counter()
     entered = time.thread_time() if recording.timed else 0.0
     try:
         statement = arguments[1]
-        parameters = arguments[2] if len(arguments) == _WITH_PARAMETERS else None
-        executemany = context.executemany
+        executemany = context.execute_style is not ExecuteStyle.EXECUTE
         load = 0
         run = -1
         parent = expired = None
@@ -307,7 +315,6 @@ def _failed() -> None:
 
 
 _OURS = frozenset({_do_execute, _do_executemany, _do_execute_no_params})
-_WITH_PARAMETERS = 4
 
 _LISTENERS: dict[Need, tuple[tuple[Any, str, Callable[..., object]], ...]] = {
     "statements": (

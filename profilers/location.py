@@ -38,6 +38,7 @@ class Site(NamedTuple):
 # What the code of one file is; kept by file name, because hashing a code object is slow.
 _PROJECT, _TEMPLATE, _LIBRARY, _ORM, _BORDER, _FIXTURE = range(6)
 _kinds: dict[str, int] = {}
+_getframe = sys._getframe
 _new = tuple.__new__
 """Half the price of calling a named tuple."""
 
@@ -91,37 +92,39 @@ def find_site_at(depth: int, call: str) -> Site | None:
     Looking at two frames costs a quarter of walking through all that SQLAlchemy has in between.
     """
     try:
-        below = _kinds.get(sys._getframe(depth + 1).f_code.co_filename, -1)
-        frame = sys._getframe(depth + 2)
+        below = _getframe(depth + 1)
     except ValueError:
         return None
+    frame = below.f_back
+    if frame is None or _kinds.get(below.f_code.co_filename, -1) <= _TEMPLATE:
+        return None
     kind = _kinds.get(frame.f_code.co_filename, -1)
-    return _site(frame, kind, call) if below > _TEMPLATE and 0 <= kind <= _TEMPLATE else None
+    return _site(frame, kind, call) if 0 <= kind <= _TEMPLATE else None
 
 
 def _site(frame: FrameType, kind: int, call: str) -> Site:
-    template = frame.f_globals.get("__jinja_template__") if kind == _TEMPLATE else None
-    instruction = previous = frame.f_lasti
     innermost = code = frame.f_code
+    instruction = previous = frame.f_lasti
     stack = id(code) ^ instruction
     in_fixture = False
     above = frame.f_back
-    for _ in range(MAX_CALLERS):
-        if above is None:
-            break
+    callers = 0
+    while above is not None and callers < MAX_CALLERS:
         caller = above.f_code
-        kind = _kinds.get(caller.co_filename, -1)
-        if kind < 0:
-            kind = _judge(caller.co_filename)
-        if kind <= _TEMPLATE:
+        above_kind = _kinds.get(caller.co_filename, -1)
+        if above_kind < 0:
+            above_kind = _judge(caller.co_filename)
+        if above_kind <= _TEMPLATE:
             # A function that calls itself at one place is one line, however deep it is.
             if caller is not code or above.f_lasti != previous:
-                stack = hash((stack, id(caller), above.f_lasti))
                 code, previous = caller, above.f_lasti
-        elif kind >= _BORDER:
-            in_fixture = kind == _FIXTURE
+                stack = hash((stack, id(caller), previous))
+        elif above_kind >= _BORDER:
+            in_fixture = above_kind == _FIXTURE
             break
         above = above.f_back
+        callers += 1
+    template = frame.f_globals.get("__jinja_template__") if kind == _TEMPLATE else None
     return _new(Site, (innermost, instruction, stack, call, template, in_fixture))
 
 

@@ -159,13 +159,16 @@ def record_request(
         raise
     finally:
         current.reset(token)
-    wrapper = environ.get("wsgi.file_wrapper")
-    is_file = isinstance(wrapper, type) and isinstance(iterable, wrapper)
-    if recording.whole_body or recording.dropped or is_file:
-        # Nothing is computed while it is sent; servers use sendfile if they get their own wrapper back.
+    if recording.whole_body or recording.dropped or _is_file(iterable, environ):
         _end(recording, deliver)
         return iterable
     return Body(recording, iterable, deliver)
+
+
+def _is_file(iterable: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Whether nothing is computed while it is sent; servers use sendfile if they get their wrapper back."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(iterable, wrapper)
 
 
 def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
@@ -225,8 +228,9 @@ def note_response(response: Response) -> None:
     recording = current.get()
     if recording is not None:
         # The page of an error arrives as an iterator, although nothing of it is still to be computed.
-        is_error_page = response.status_code >= 400 and response.content_length is not None
-        recording.whole_body = response.is_sequence or is_error_page
+        recording.whole_body = response.is_sequence or (
+            response.status_code >= 400 and response.content_length is not None
+        )
 
 
 class Body:

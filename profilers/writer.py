@@ -28,8 +28,10 @@ INTERVAL = 0.4
 """Seconds between rounds: a killed worker loses what was finished since the last one."""
 RETRY_SECONDS = (1.0, 30.0)
 """First and longest pause before a store that failed is tried again."""
-YIELD_EVERY = 4
-"""Profiles between two pauses for the requests."""
+SLICE_SECONDS = 0.0005
+"""How long the thread works at a time: a request that waits for the interpreter would wait 5 ms for it."""
+PAUSE_SECONDS = 0.0002
+"""A pause of no length would be over before the waiting thread has woken up."""
 
 Chore = Callable[[Keeper | None], None]
 """Something else to be done in each round, such as looking whether a switch was turned; given no keeper
@@ -158,23 +160,27 @@ class Writer:
         """Everything that is queued, examined and summed up; None when nothing is."""
         with self._changed:
             self._busy = True
-        profiles = [self._queue.popleft() for _ in range(len(self._queue))]
+        queued = len(self._queue)
         self._queued_statements = 0
-        if not profiles and not self._uncounted:
+        if not queued and not self._uncounted:
             return None
         batch = keeper.new_batch()
-        next_chores = time.monotonic() + self.interval
-        for number, profile in enumerate(profiles):
+        now = time.monotonic()
+        next_chores, next_pause = now + self.interval, now + SLICE_SECONDS
+        for _ in range(queued):
+            profile = self._queue.popleft()
             if self._examine is not None:
                 self._guard(self._examine, profile)
             if not self._guard(batch.add, profile):
                 with self._changed:
                     self._leave_out(1)
-            if number % YIELD_EVERY == 0:
-                time.sleep(0)  # lets a waiting request have the interpreter, which would wait 5 ms for it
-                if time.monotonic() > next_chores:  # and a switch should not wait for a long queue
+            if time.monotonic() > next_pause:
+                time.sleep(PAUSE_SECONDS)
+                now = time.monotonic()
+                if now > next_chores:  # a switch should not wait for a long queue
                     self._do_chores(keeper)
-                    next_chores = time.monotonic() + self.interval
+                    next_chores = now + self.interval
+                next_pause = now + SLICE_SECONDS
         return batch
 
     def _write(self, keeper: Keeper, batch: Batch) -> bool:
