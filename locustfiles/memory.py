@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,11 +35,12 @@ class Memory:
 
 
 def settings(run_time: int) -> dict[str, str]:
-    """How the service is to be looked at in a run of so many seconds."""
-    return {
+    """How the service is to be looked at in a run of so many seconds, unless the environment says it."""
+    chosen = {
         "FLASK_PROFILE_MEMORY_INTERVAL": str(min(10.0, max(1.0, run_time / 100))),
         "FLASK_PROFILE_MEMORY_SNAPSHOT_EVERY": str(min(60.0, max(5.0, run_time / 20))),
     }
+    return {name: os.environ.get(name, value) for name, value in chosen.items()}
 
 
 def read(service: Service, output: Path) -> Memory:

@@ -83,6 +83,15 @@ def test_the_chart_is_a_picture_with_a_line_for_each_worker():
     assert any(text.text == "worker <2>" for text in picture.findall("{*}text"))
 
 
+def test_how_the_service_is_looked_at_follows_the_length_of_the_run_and_the_environment(monkeypatch):
+    assert memory.settings(180)["FLASK_PROFILE_MEMORY_SNAPSHOT_EVERY"] == "9.0"
+    monkeypatch.setenv("FLASK_PROFILE_MEMORY_SNAPSHOT_EVERY", "0")
+    assert memory.settings(180) == {
+        "FLASK_PROFILE_MEMORY_SNAPSHOT_EVERY": "0",
+        "FLASK_PROFILE_MEMORY_INTERVAL": "1.8",
+    }
+
+
 def test_without_samples_there_is_one_error(tmp_path):
     with pytest.raises(ServiceError, match="has no samples"):
         memory.read(service(tmp_path), tmp_path / "memory.json")
