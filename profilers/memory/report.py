@@ -6,6 +6,7 @@ import linecache
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from profilers.growth import PROCESS
 from profilers.leak_verdict import LineGrowth, Verdict
 from profilers.location import shown_path
 from profilers.memory.watch import Run
@@ -39,7 +40,9 @@ def verdict(found: Verdict) -> str:
         said.append(f"{_rate(found)} a request{where} ({found.kind}).")
     said.append(found.reason)
     if found.answer == "no leak" and found.workers:
-        said.append(f"A leak of more than {size(max(0.0, found.high))} a request would have shown.")
+        said.append(
+            f"A leak of more than {size(max(0.0, found.high))} a request would have shown{_native(found)}."
+        )
     if found.seconds_more:
         said.append(f"Run for {found.seconds_more:.0f} s more.")
     routes = [
@@ -49,6 +52,12 @@ def verdict(found: Verdict) -> str:
     ]
     lines = [text for line in found.lines for text in _line(line, per_request=True)]
     return "\n".join([" ".join(said), *routes, *lines])
+
+
+def _native(found: Verdict) -> str:
+    """The process is known less exactly than Python's memory."""
+    high = found.growths[PROCESS.name].high
+    return f", in native code one of more than {size(high)}" if high > max(0.0, found.high) else ""
 
 
 def compared(before: Grown, after: Grown) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from profilers.growth import Answer
 from profilers.leak_verdict import LineGrowth, Verdict, judge
+from profilers.memory import report
 from profilers.store import MemorySample
 
 ROUTES = ("GET /a", "GET /b", "GET /c", "GET /d", "GET /e")
@@ -194,6 +195,17 @@ def test_native_growth_that_is_small_yet_is_not_called_healthy():
     verdicts = [judge(run(flat, seed, native=leaked)) for seed in SEEDS]
     assert {verdict.answer for verdict in verdicts} == {"not enough data"}
     assert all(verdict.seconds_more > 0 for verdict in verdicts)
+
+
+def test_no_leak_says_how_small_a_leak_could_have_hidden_in_python_and_in_native_code():
+    def kept(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        return 100.0 * total(served)
+
+    found = judge(run(flat, 1, native=kept))
+    assert found.answer == "no leak"
+    text = report.verdict(found)
+    bound = report.size(found.growths["the process"].high)
+    assert text.endswith(f"a request would have shown, in native code one of more than {bound}.")
 
 
 def test_growth_within_the_swing_of_pythons_memory_is_not_called_native():
