@@ -88,6 +88,10 @@ test: $(TEST) ## Run the whole test suite on real PostgreSQL
 test-metrics: $(TEST) ## /metrics over four workers, one of them killed, 50 of them replaced
 	@METRICS_RECYCLES=50 $(BIN)/python -m pytest -q tests/pake/test_metrics.py -k recycles $(ARGS)
 
+.PHONY: test-reloads
+test-reloads: $(TEST) ## 100 reloads under load on kept connections, and not one failed request
+	@RELOADS=100 $(BIN)/python -m pytest -q tests/faults/test_processes.py -k reloads $(ARGS)
+
 .PHONY: test-faults
 test-faults: $(TEST) ## Keep every promise of docs/guarantees.md, and print the table with a verdict for each
 	@$(BIN)/python -m tests.faults.guarantees -n auto $(ARGS)

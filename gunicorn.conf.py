@@ -14,11 +14,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import flask_migrate
 from gunicorn.arbiter import Arbiter
 
-from pake import create_app, embedded, metrics, tracing
+from pake import create_app, draining, embedded, metrics, tracing
 from pake.config import SettingsError, load_settings
 from pake.worker import Limits, Worker
 from profilers import gunicorn as profilers
@@ -66,8 +67,12 @@ def on_starting(server: Arbiter) -> None:
 
 
 def when_ready(server: Arbiter) -> None:
-    """Make HUP try the configuration in a process of its own first: Gunicorn would end on a bad one."""
-    reload = server.reload
+    """Change what two signals do.
+
+    HUP tries the configuration in a process of its own first: Gunicorn would end on a bad one. TERM lets
+    /readyz say 503 for a while, before the listeners are closed.
+    """
+    reload, stop = server.reload, server.stop
 
     def reload_if_it_would_start() -> None:
         trial = [sys.executable, "-m", "gunicorn", "--check-config", *sys.argv[1:]]
@@ -77,7 +82,14 @@ def when_ready(server: Arbiter) -> None:
         else:
             server.log.error("Not reloaded, the old workers go on serving: %s", tried.stderr.strip())
 
-    server.reload = reload_if_it_would_start
+    def stop_when_it_is_known(graceful: bool = True) -> None:
+        wait = graceful and not draining.begun()
+        draining.begin()
+        if wait:
+            time.sleep(settings.shutdown_delay_seconds)
+        stop(graceful)
+
+    server.reload, server.stop = reload_if_it_would_start, stop_when_it_is_known
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:

@@ -88,6 +88,14 @@ class Settings(BaseSettings):
         5, gt=0, le=60, description="How long a request may wait for a thread; then it gets a 503."
     )
 
+    shutdown_delay_seconds: float = Field(
+        2,
+        ge=0,
+        le=300,
+        description="After TERM: how long `/readyz` says 503 while requests are still taken, so that a load "
+        "balancer sends new ones elsewhere. Make it longer than the time between two of its probes.",
+    )
+
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL URL. Unset: the embedded PostgreSQL under `INSTANCE_PATH`."
     )

@@ -45,6 +45,10 @@ GOODBYE_SECONDS = 2.0
 """How long a client may go on sending after its last answer; closing at once would lose the answer."""
 LEFT_TO_OTHERS_SECONDS = 0.5
 """How long a worker without a free thread leaves new connections to the others."""
+SWITCH_SECONDS = 0.001
+"""After which a thread that computes lets another one go on: Python's 5 ms, several times over in a request,
+are what a sign-in costs the others.
+"""
 SPARE_FILES = 100
 """Open files of a worker that are no connections of clients."""
 
@@ -97,6 +101,7 @@ class Worker(ThreadWorker):
     """When."""
 
     _next_warning = 0.0
+    _closed = False
 
     _held = 0
     """Bytes of all requests that are not answered."""
@@ -135,6 +140,7 @@ class Worker(ThreadWorker):
             if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_DEFER_ACCEPT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
         util.write_error = refusals.write_error
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.leaving: deque[Connection] = deque()
         super().init_process()
 
@@ -153,9 +159,21 @@ class Worker(ThreadWorker):
         """Look soon again whether to accept while it is left to others."""
         super().wait_for_and_dispatch_events(timeout if self._accepting else min(timeout or 0, 0.1))
 
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        """Accept or not. Who has connected when it stops is served; others are refused and do not hang."""
+        super().set_accept_enabled(enabled)
+        if not self.alive and not self._closed:
+            self._closed = True
+            for listener in self.sockets:
+                self._accept(listener, self._most_connections)
+                listener.close()
+
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection, or all when no worker has taken them for a while."""
-        for _ in range(1 if self._has_a_turn else self._most_connections - self.nr_conns):
+        self._accept(listener, 1 if self._has_a_turn else self._most_connections - self.nr_conns)
+
+    def _accept(self, listener: socket.socket, most: int) -> None:
+        for _ in range(most):
             try:
                 sock, client = listener.accept()
             except OSError as error:

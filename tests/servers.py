@@ -67,7 +67,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 def environment(**settings: str) -> dict[str, str]:
     """The environment of a service with these settings and no others."""
     inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-    return inherited | {"PYTHONPATH": str(ROOT)} | settings
+    return inherited | {"PYTHONPATH": str(ROOT), "SHUTDOWN_DELAY_SECONDS": "0"} | settings
 
 
 def command() -> list[str]:

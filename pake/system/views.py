@@ -9,8 +9,10 @@ from apiflask import APIBlueprint, APIFlask
 from flask import Response, current_app, render_template
 from sqlalchemy import func, select, text
 
+from pake import draining
 from pake.auth.models import User
 from pake.auth.tokens import bearer
+from pake.errors import Problem
 from pake.extensions import db
 from pake.metrics import exposition
 from pake.registry.models import ServiceHealthCheck, ServiceMetrics, ServiceRegistry
@@ -78,7 +80,9 @@ def livez() -> Health:
 @bp.output(Health)
 @bp.doc(responses=[503])
 def readyz() -> Health:
-    """Whether requests can be served: the database answers."""
+    """Whether requests can be served: the database answers, and the service is not about to stop."""
+    if draining.begun():
+        raise Problem(503, "The service is about to stop.")
     db.session.execute(text("SELECT 1"))
     return Health()
 

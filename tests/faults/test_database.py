@@ -52,12 +52,20 @@ def frozen(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Inside the block every statement on services waits."""
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("LOCK TABLE service_registry")
-        yield
+def locked(url: str, table: str = "service_registry") -> Iterator[sa.Connection]:
+    """Until the block or the server ends, every statement on that table waits."""
+    connection = sa.create_engine(url, poolclass=sa.NullPool).connect()
+    try:
+        connection.exec_driver_sql(f"LOCK TABLE {table}")
+        yield connection
+    finally:
+        connection.invalidate()
+        connection.close()
+
+
+def statement_waits(lock: sa.Connection) -> bool:
+    """Whether one waits for that lock."""
+    return bool(lock.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar())
 
 
 def end_sessions(connection: sa.Connection) -> None:
@@ -97,11 +105,11 @@ def test_a_restart_under_load_costs_the_writes_in_flight_and_a_read_does_not_not
         with (
             gunicorn(place, DATABASE_URL=url, **LIMITS) as server,
             ThreadPoolExecutor(5) as clients,
-            users_locked(url) as lock,
+            locked(url, "users") as lock,
         ):
             workers = server.workers()
             write = clients.submit(register, server, username="somebody")
-            wait_for(lambda: lock.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar())
+            wait_for(lambda: statement_waits(lock))
             stop = threading.Event()
             reads = [clients.submit(read_until, stop, server) for _ in range(4)]
             embedded.stop(place / "postgres")
@@ -119,18 +127,6 @@ def test_a_restart_under_load_costs_the_writes_in_flight_and_a_read_does_not_not
             assert server.workers() == workers
     finally:
         embedded.stop(place / "postgres")
-
-
-@contextmanager
-def users_locked(url: str) -> Iterator[sa.Connection]:
-    """Until the block or the server ends, every statement on users waits."""
-    connection = sa.create_engine(url, poolclass=sa.NullPool).connect()
-    try:
-        connection.exec_driver_sql("LOCK TABLE users")
-        yield connection
-    finally:
-        connection.invalidate()
-        connection.close()
 
 
 def read_until(stop: threading.Event, server: Server) -> set[int]:

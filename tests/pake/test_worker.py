@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from tests.faults.test_answers import assert_problem
+from tests.faults.test_processes import ask_again_and_again, reload
 from tests.servers import Server, gunicorn, wait_for
 
 APP = """
@@ -202,3 +203,16 @@ def test_a_worker_killed_in_mid_request_takes_that_request_with_it_and_no_other(
         with pytest.raises(requests.ConnectionError):
             lost.result()
         wait_for(lambda: len(server.workers()) == 2)
+
+
+@pytest.mark.fault(31)
+def test_ten_reloads_under_load_fail_no_request(tmp_path: Path) -> None:
+    with slow_app(tmp_path, "--workers=2", "--threads=2") as server, ThreadPoolExecutor(6) as clients:
+        stop = threading.Event()
+        load = [clients.submit(ask_again_and_again, server, stop, pause=0.05) for _ in range(6)]
+        try:
+            for _ in range(10):
+                reload(server)
+        finally:
+            stop.set()
+        assert all(client.result() for client in load)
