@@ -23,6 +23,8 @@ from locustfiles.service import PROFILERS, ServiceError
 WARM_UP = 4
 COUNTED = 5
 """Requests of a route."""
+TRACKED = 3
+"""Those whose allocations are counted, which takes a hundred times as long; one more to warm up."""
 SLOW = "slow_query"
 _NODE = re.compile(
     r"(?P<node>[A-Z][\w ]*Scan)\b(?: Backward)?(?: using (?P<index>\S+))?(?: on (?P<table>\S+))?"
@@ -179,10 +181,9 @@ def lost_indexes(base: Statement, head: Statement) -> list[str]:
 
 
 def _allocated(client: Client, route: Route) -> tuple[int, int]:
-    """How many allocations the usual request makes, and of how many bytes."""
-    for _ in range(WARM_UP):
-        client.send(route, probe.ALLOCATIONS)
-    answers = [client.send(route, probe.ALLOCATIONS) for _ in range(COUNTED)]
+    """How many allocations each request makes, and of how many bytes."""
+    client.send(route, probe.ALLOCATIONS)
+    answers = [client.send(route, probe.ALLOCATIONS) for _ in range(TRACKED)]
     if not 200 <= answers[-1].status < 300:
         return 0, 0
     numbers, totals = (
