@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from locustfiles.compare import probe
-from locustfiles.compare.sides import Side
+from locustfiles.compare.sides import ROLES, Side
 from locustfiles.service import Service, ServiceError
 
 FILE = Path(__file__).with_name("routes.toml")
@@ -103,8 +103,7 @@ class Client:
         )
         self._seed = seed
         self._sent: dict[str, int] = {}
-        accounts = json.loads(side.accounts.read_text(encoding="utf-8"))
-        self._tokens = {role: self._sign_in(each[0]) for role, each in accounts.items()}
+        self._tokens = {role: self._sign_in(side.account(role)) for role in ROLES}
         listed = self._call("GET", "/services?limit=100", headers=self._authorization("user"))
         self._services = sorted(item["service_id"] for item in json.loads(listed.body)["items"])
 

@@ -6,6 +6,7 @@ lets us, the same memory layout: what differs between two processes of one progr
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,14 @@ from locustfiles.service import Code, Service, ServiceError
 
 SERVICES = 100
 """In the database, each with the demo data's histories."""
-ACCOUNTS = "accounts.json"
+ROLES = ("user", "admin")
+FILL = """
+flask() { "$python" -m flask --app pake "$@"; }
+flask db upgrade
+flask pake demo-data --services "$services"
+for role in $roles; do flask pake create-users "perf-$role" 1 --role "$role" > "$data/$role"; done
+exec "$python" -c "$settle"
+"""
 LOCK = Path("requirements/run.txt")
 SETTLE = """
 import os, psycopg2
@@ -68,10 +76,10 @@ class Side:
         ) as running:
             yield running
 
-    @property
-    def accounts(self) -> Path:
-        """The file of its accounts by role."""
-        return self.folder / ACCOUNTS
+    def account(self, role: str) -> dict[str, str]:
+        """Name and password of somebody of this role."""
+        printed = (self.folder / role).read_text(encoding="utf-8").splitlines()
+        return dict(json.loads(next(line for line in printed if line.startswith("{"))))
 
 
 @contextmanager
@@ -159,15 +167,11 @@ def _filled(side: Side, data: Path) -> Path:
     """The folder with an instance and accounts, made by the version that knows the fewest migrations."""
     instance = data / "instance"
     instance.mkdir(parents=True)
-    environment = side.code.environment(instance)
     python = side.code.python[-1]
-    fill = (
-        f'"$1" -m flask --app pake db upgrade && "$1" -m locustfiles.prepare "$2" --users 1 '
-        f'--services {SERVICES} && exec "$1" -c "$3"'
-    )
+    given = {"python": python, "services": str(SERVICES), "roles": " ".join(ROLES), "data": str(data)}
+    environment = side.code.environment(instance) | given | {"settle": SETTLE}
     postgres = [python, "-m", "pake.embedded", "--folder", str(instance / "postgres"), "run"]
-    command = [*postgres, "sh", "-ec", fill, "sh", python, str(data / ACCOUNTS), SETTLE]
-    _run(command, cwd=side.code.root, environment=environment)
+    _run([*postgres, "sh", "-ec", FILL], cwd=side.code.root, environment=environment)
     return data
 
 
