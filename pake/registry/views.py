@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -59,11 +59,17 @@ SHOWN: dict[frozenset[str], tuple[Load, type[ServiceOut]]] = {
 }
 """By what `include` names: how to load one service, and what it looks like."""
 
+NOT_CHANGED = {304: "The client has it already"}
+"""For the OpenAPI document: an answer to `If-None-Match`."""
+REVALIDATE = "private, no-cache"
+"""A client may keep a list, and asks each time, with its token, whether it is still the same."""
+
 
 @bp.get("/services")
 @bearer()
 @bp.input(ServicesQuery, location="query")
 @bp.output(ServicePage)
+@bp.doc(responses=NOT_CHANGED)
 @from_replica
 def list_services(query_data: ServicesQuery) -> Response:
     """Services by name, with the newest of the histories that `include` names."""
@@ -76,8 +82,8 @@ def list_services(query_data: ServicesQuery) -> Response:
     )
     include = query_data.include.split(",") if query_data.include else ()
     with read_connection() as connection:
-        services = rows.list_services(connection, wanted, include, settings.history_limit)
-    return _page(services, query_data.limit, "service_name")
+        found = rows.list_services(connection, wanted, include, settings.history_limit, _known())
+    return _page(found, query_data.limit, "service_name")
 
 
 @bp.post("/services")
@@ -140,7 +146,7 @@ def remove_service(service_id: UUID) -> tuple[str, int]:
 @bearer()
 @bp.input(PageQuery, location="query")
 @bp.output(HealthCheckPage)
-@bp.doc(responses=[404])
+@bp.doc(responses=NOT_CHANGED)
 @from_replica
 def list_health_checks(service_id: UUID, query_data: PageQuery) -> Response:
     """The health checks of one service, newest first."""
@@ -161,7 +167,7 @@ def record_health_checks(service_id: UUID, json_data: HealthChecksIn) -> tuple[d
 @bearer()
 @bp.input(PageQuery, location="query")
 @bp.output(MetricPage)
-@bp.doc(responses=[404])
+@bp.doc(responses=NOT_CHANGED)
 @from_replica
 def list_metrics(service_id: UUID, query_data: PageQuery) -> Response:
     """The metrics of one service, newest first."""
@@ -182,12 +188,15 @@ def record_metrics(service_id: UUID, json_data: MetricsIn) -> tuple[dict[str, An
 @bearer()
 @bp.input(PageQuery, location="query")
 @bp.output(HealthCheckWithServicePage)
+@bp.doc(responses=NOT_CHANGED)
 @from_replica
 def list_all_health_checks(query_data: PageQuery) -> Response:
     """The health checks of all services, newest first, each with its service."""
     before = from_cursor(TIME_KEY, query_data.cursor)
     with read_connection() as connection:
-        checks = rows.list_health_checks_with_services(connection, before=before, limit=query_data.limit + 1)
+        checks = rows.list_health_checks_with_services(
+            connection, before=before, limit=query_data.limit + 1, known=_known()
+        )
     return _page(checks, query_data.limit, "timestamp", "health_check_id")
 
 
@@ -224,8 +233,10 @@ def _saved(service: ServiceRegistry) -> tuple[ServiceOut, dict[str, str]]:
 def _history(service_id: UUID, query: PageQuery, history: queries.History) -> Response:
     before = from_cursor(TIME_KEY, query.cursor)
     with read_connection() as connection:
-        found = rows.list_history(connection, history, service_id, before=before, limit=query.limit + 1)
-    if not found:
+        found = rows.list_history(
+            connection, history, service_id, before=before, limit=query.limit + 1, known=_known()
+        )
+    if found.rows == []:
         _found(queries.get_service(db.session(), service_id))
     key = "health_check_id" if history is ServiceHealthCheck else "metric_id"
     return _page(found, query.limit, "timestamp", key)
@@ -250,10 +261,20 @@ def _record(
     return {"items": shown, "next_cursor": None}, 201
 
 
-def _page(found: Sequence[rows.Row], limit: int, *key: str) -> Response:
+def _known() -> rows.Known | None:
+    """What the client says it has, by `If-None-Match` (RFC 9110 section 13.1.2)."""
+    return request.if_none_match.contains_weak if request.if_none_match else None
+
+
+def _page(found: rows.Found, limit: int, *key: str) -> Response:
     """The first `limit` rows; one more than that was asked for, to know whether another page follows."""
-    shown = found[:limit]
-    more = len(found) > limit
-    return json_response(
-        {"items": shown, "next_cursor": to_cursor(*(shown[-1][name] for name in key)) if more else None}
-    )
+    if found.rows is None:
+        response = Response(status=304)
+    else:
+        shown = found.rows[:limit]
+        more = len(found.rows) > limit
+        cursor = to_cursor(*(shown[-1][name] for name in key)) if more else None
+        response = json_response({"items": shown, "next_cursor": cursor})
+    response.set_etag(found.etag)
+    response.headers["Cache-Control"] = REVALIDATE
+    return response

@@ -52,6 +52,13 @@ _IF_MATCH = {
     "schema": {"type": "string"},
 }
 
+_IF_NONE_MATCH = {
+    "in": "header",
+    "name": "If-None-Match",
+    "description": "`ETag` of what the client has: 304 if it is still the same (RFC 9110 section 13.1.2).",
+    "schema": {"type": "string", "pattern": r'^(W/)?"[0-9a-f]{32}"$'},
+}
+
 
 def init_app(app: APIFlask) -> None:
     """Tell APIFlask how the document looks."""
@@ -104,6 +111,8 @@ def _complete(operation: dict[str, Any], rule: str, role: Role | EllipsisType | 
         statuses.add(404)
     if 412 in statuses:
         operation["parameters"].append(_IF_MATCH)
+    if "304" in responses:
+        operation["parameters"].append(_IF_NONE_MATCH)
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = _without_null(parameter["schema"])
         if f"<uuid:{parameter['name']}>" in rule:

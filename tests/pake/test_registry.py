@@ -220,6 +220,81 @@ WRONG: dict[str, tuple[str, Any]] = {
 }
 
 
+def test_a_list_is_sent_again_when_what_it_shows_has_changed(client: FlaskClient, admin: Headers) -> None:
+    fill(client, admin, 5)
+    first = client.get("/services?limit=2", headers=admin).get_json()
+    id_, other = (each["service_id"] for each in first["items"])
+    staging = "/services?environment=staging&include=health_checks"
+    later = f"/services?limit=2&cursor={first['next_cursor']}"
+    paths = ["/services", "/services?include=health_checks", "/services?include=health_checks,metrics"]
+    paths += ["/services?include=metrics", "/health-checks", "/services?limit=2", staging, later]
+    paths += [f"/services/{id_}/health-checks", f"/services/{id_}/metrics"]
+    known: dict[str, str] = {}
+
+    def changed() -> set[str]:
+        """Paths whose list is another one than at the last call; each answer is what a new client gets."""
+        found = set()
+        for path in paths:
+            headers = {**admin, "If-None-Match": known.get(path, '"none"')}
+            answer, anew = client.get(path, headers=headers), client.get(path, headers=admin)
+            assert answer.headers["ETag"] == anew.headers["ETag"]
+            if answer.status_code != 304:
+                assert answer.get_json() == anew.get_json()
+                found.add(path)
+            known[path] = anew.headers["ETag"]
+        return found
+
+    assert changed() == set(paths)
+    assert changed() == set()
+    client.post(f"/services/{id_}/health-checks", json={"status": "healthy"}, headers=admin)
+    assert changed() == {
+        "/services?include=health_checks",
+        "/services?include=health_checks,metrics",
+        "/health-checks",
+        f"/services/{id_}/health-checks",
+    }
+    metric = {"metric_name": "load", "metric_value": 1}
+    client.post(f"/services/{id_}/metrics", json=metric, headers=admin)
+    assert changed() == {
+        "/services?include=health_checks,metrics",
+        "/services?include=metrics",
+        f"/services/{id_}/metrics",
+    }
+    client.patch(f"/services/{id_}", json={"status": "retired"}, headers=admin)
+    assert changed() == set(paths) - {
+        staging,
+        later,
+        f"/services/{id_}/health-checks",
+        f"/services/{id_}/metrics",
+    }
+    client.patch(f"/services/{id_}", json={"environment": "staging"}, headers=admin)
+    assert staging in changed()
+    client.delete(f"/services/{other}", headers=admin)
+    assert {"/services", "/services?limit=2", staging} <= changed()
+    assert changed() == set()
+
+
+def test_an_empty_history_that_the_client_has_is_404_once_its_service_is_gone(
+    client: FlaskClient, admin: Headers, service: dict[str, Any]
+) -> None:
+    path = f"/services/{service['service_id']}/metrics"
+    known = {**admin, "If-None-Match": client.get(path, headers=admin).headers["ETag"]}
+    assert client.get(path, headers=known).get_json()["items"] == []
+    client.delete(f"/services/{service['service_id']}", headers=admin)
+    assert client.get(path, headers=known).status_code == 404
+
+
+def test_a_list_may_be_kept_by_its_reader_and_is_asked_about_each_time(
+    client: FlaskClient, user: Headers
+) -> None:
+    answer = client.get("/services", headers=user)
+    assert answer.headers["Cache-Control"] == "private, no-cache"
+    for known in (f"W/{answer.headers['ETag']}", f'"other", {answer.headers["ETag"]}', "*"):
+        assert client.get("/services", headers={**user, "If-None-Match": known}).status_code == 304
+    for wrong in ('"other"', "nonsense", answer.headers["ETag"].strip('"')[:-1]):
+        assert client.get("/services", headers={**user, "If-None-Match": wrong}).status_code == 200
+
+
 @pytest.mark.parametrize(("where", "body"), WRONG.values(), ids=WRONG)
 def test_a_wrong_value_is_422_and_nothing_is_stored(
     client: FlaskClient, admin: Headers, service: dict[str, Any], where: str, body: Any

@@ -59,3 +59,29 @@ def test_a_route_sends_as_many_statements_as_it_says(
         )
         assert answer.status_code < 300, answer.text
         assert len(statements) == expected + TOKEN, (method, path, statements)
+
+
+LISTS = [
+    path
+    for method, path in ROUTES
+    if method == "GET" and "services/{id}?" not in path and path != "/services/{id}"
+]
+
+
+@pytest.mark.parametrize(
+    "path", [*LISTS, "/services?environment=production&limit=2", "/health-checks?limit=2"]
+)
+def test_a_list_that_the_client_has_costs_one_statement(
+    app: APIFlask, client: FlaskClient, admin: Headers, user: Headers, statements: list[str], path: str
+) -> None:
+    with app.app_context():
+        add_demo_services(db.session(), services=9, health_checks=4, metrics=4)
+        db.session.commit()
+    (service, *_) = client.get("/services", headers=admin).get_json()["items"]
+    path = path.replace("{id}", service["service_id"])
+    etag = client.get(path, headers=admin).headers["ETag"]
+    statements.clear()
+    same = client.get(path, headers={**user, "If-None-Match": etag})  # whoever asks sees the same list
+    assert (same.status_code, same.data, same.headers["ETag"]) == (304, b"", etag)
+    assert len(statements) == 1 + TOKEN, statements
+    assert client.get(path, headers={"If-None-Match": etag}).status_code == 401
