@@ -106,7 +106,8 @@ def post_worker_init(worker: Worker) -> None:
     if meters := worker.wsgi.extensions.get("pake_meters"):  # not in an app that is compared with the service
         worker.count_refused = meters.count_refused
     profilers.post_worker_init(worker)
-    tracing.start(worker.wsgi)
+    if settings.otel_exporter_otlp_endpoint:
+        tracing.start(worker.wsgi)
 
 
 def worker_exit(server: Arbiter, worker: Worker) -> None:

@@ -23,10 +23,7 @@ NOT_TRACED = r"^https?://[^/]+/(livez|readyz|metrics)$"
 
 
 def start(app: Flask) -> None:
-    """Trace the app in this process, if there is an endpoint. OpenTelemetry's other variables hold too."""
-    endpoint = app.extensions["pake"].otel_exporter_otlp_endpoint
-    if not endpoint:
-        return
+    """Trace the app in this process. OpenTelemetry's other variables hold too."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.flask import FlaskInstrumentor
     from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
@@ -35,6 +32,7 @@ def start(app: Flask) -> None:
 
     os.environ.setdefault("OTEL_SERVICE_NAME", "pake")
     provider = TracerProvider()
+    endpoint = app.extensions["pake"].otel_exporter_otlp_endpoint
     exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=SEND_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     with app.app_context():

@@ -229,6 +229,9 @@ def test_a_list_is_sent_again_when_what_it_shows_has_changed(client: FlaskClient
     paths = ["/services", "/services?include=health_checks", "/services?include=health_checks,metrics"]
     paths += ["/services?include=metrics", "/health-checks", "/services?limit=2", staging, later]
     paths += [f"/services/{id_}/health-checks", f"/services/{id_}/metrics"]
+    metric = {"metric_name": "load", "metric_value": 1}
+    client.post(f"/services/{id_}/health-checks", json={"status": "healthy"}, headers=admin)
+    client.post(f"/services/{id_}/metrics", json=metric, headers=admin)
     known: dict[str, str] = {}
 
     def changed() -> set[str]:
@@ -253,7 +256,6 @@ def test_a_list_is_sent_again_when_what_it_shows_has_changed(client: FlaskClient
         "/health-checks",
         f"/services/{id_}/health-checks",
     }
-    metric = {"metric_name": "load", "metric_value": 1}
     client.post(f"/services/{id_}/metrics", json=metric, headers=admin)
     assert changed() == {
         "/services?include=health_checks,metrics",
