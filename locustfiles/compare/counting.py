@@ -1,8 +1,8 @@
 """Exact counts: statements, rows, plans and findings by the version's own profilers, bytes and allocations.
 
 Counted apart from the timing, by one client of one worker, so a count is the same each time. The least of
-several requests counts: what happens in some of them only (a token that is looked up again after a few
-seconds, a buffer that grows) would make a count depend on how fast the machine is.
+several requests counts: what happens in some of them only, a buffer that grows, would make a count depend on
+how fast the machine is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ COUNTED = 5
 """Requests of a route."""
 TRACKED = 3
 """Those whose allocations are counted, which takes a hundred times as long; one more to warm up."""
+SETTINGS = {
+    "FLASK_PROFILE": PROFILERS,
+    "FLASK_PROFILE_SAMPLE": "1",
+    "SLOW_QUERY_THRESHOLD_MS": "0",  # of every statement there is a plan
+    "TOKEN_MEMORY_SECONDS": "0",  # each request looks its token up, not the first of every three seconds
+}
 SLOW = "slow_query"
 _NODE = re.compile(
     r"(?P<node>[A-Z][\w ]*Scan)\b(?: Backward)?(?: using (?P<index>\S+))?(?: on (?P<table>\S+))?"
@@ -79,8 +85,7 @@ def count(side: Side, routes: Sequence[Route], seed: int) -> dict[str, Counted]:
     sent: dict[str, list[tuple[float, float]]] = {}
     sizes: dict[str, list[int]] = {}
     statuses: dict[str, int] = {}
-    settings = {"FLASK_PROFILE": PROFILERS, "FLASK_PROFILE_SAMPLE": "1", "SLOW_QUERY_THRESHOLD_MS": "0"}
-    with side.serving(seed, **settings) as running:
+    with side.serving(seed, **SETTINGS) as running:
         client = Client(side, running, seed)
         for route in routes:
             for _ in range(WARM_UP):
