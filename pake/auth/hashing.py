@@ -1,8 +1,8 @@
-"""Where password hashes are computed: few at a time over all workers, with what others leave of the cores.
+"""Where password hashes are computed: as many at a time over all workers as there are cores.
 
-A hash takes 20 ms of a core and 19 MiB. The threads here have a low priority, so that a flood of sign-ins
-slows down sign-ins alone, and each takes a place in a folder that all workers share: a file, locked by flock,
-which the kernel lets go of when a worker is killed.
+A hash takes 20 ms of a core and 19 MiB. For each a thread takes a place in a folder that all workers share: a
+file, locked by flock, which the kernel lets go of when a worker is killed. The threads have the priority of
+all others: with a lower one nobody gets to sign in while the cores are busy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,9 +23,6 @@ from werkzeug.local import LocalProxy
 from pake.config import Settings
 from pake.errors import Problem
 from pake.metrics import meters
-
-NICE = 10
-"""Added to the nice value of threads that hash: a tenth of a core where others want it, else all of it."""
 
 Result = TypeVar("Result")
 
@@ -61,9 +57,6 @@ class Hashing:
             meters.hash_duration.observe(ended - began)
 
     def _begin(self) -> None:
-        if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-            own = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + NICE))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._own.place = (self.folder / str(next(self._places))).open("w")
 

@@ -1,4 +1,4 @@
-"""Password hashes: how many at a time over all workers, how many wait, and with what priority."""
+"""Password hashes: how many at a time over all workers, and how many wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from apiflask import APIFlask
 
-from pake.auth.hashing import NICE, Hashing
+from pake.auth.hashing import Hashing
 from pake.config import Settings
 from pake.errors import Problem
 
@@ -98,14 +98,6 @@ def test_what_fails_leaves_its_place_to_the_next(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             hashing.run(lambda: 1 // 0)
     assert hashing.run(lambda: "room") == "room"
-
-
-def test_hashing_leaves_the_cores_to_others(tmp_path: Path) -> None:
-    hashing = Hashing(tmp_path, slot=0, places=1, threads=1, waiting=0)
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    lower = hashing.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-    assert lower == min(19, own + NICE)
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 def test_there_are_as_many_places_as_cores_and_each_worker_has_its_share() -> None:
