@@ -34,14 +34,15 @@ class Base(DeclarativeBase):
 class RouteLimiter(Limiter):
     """Flask-Limiter that works on the routes with a limit alone: those ask for themselves.
 
-    Its hook for limits of the whole app, of which there are none, would cost every other route as much time
-    as all its own work.
+    Its hooks for limits of the whole app, headers and deductions afterwards, of which there are none, would
+    cost every other route as much time as all its own work.
     """
 
     def init_app(self, app: Flask) -> None:
         """Bind it to the app."""
         super().init_app(app)
-        app.before_request_funcs[None].remove(self._check_request_limit)
+        for hooks in (app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs):
+            hooks[None].pop()
 
 
 db = SQLAlchemy(model_class=Base)
