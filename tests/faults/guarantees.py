@@ -76,7 +76,7 @@ PROMISES = {
             "closed within 10 s, others are served meanwhile",
         ),
         28: Promise("1000 idle kept-alive connections", "others are served as ever"),
-        29: Promise("more requests than database connections", "503 within a second or so"),
+        29: Promise("more requests than database connections", "503 within 1 s"),
     },
     "Processes": {
         30: Promise(
