@@ -15,7 +15,7 @@ import gevent
 import locust.stats
 from locust import events
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
 
 from locustfiles import arrivals
 
@@ -25,6 +25,10 @@ CPU_SECONDS = 1.0
 """Between two looks at the CPU time."""
 MESSAGE = "load"
 """The member of a worker's report that is ours."""
+LAST_REPORT = "last load"
+"""The member of a worker's report after which no other comes."""
+LAST_REPORTS_SECONDS = 30
+"""How long a master waits for them."""
 
 
 @dataclass
@@ -99,9 +103,12 @@ def _request(response_time: float, exception: BaseException | None, **_: Any) ->
 
 
 _watching: list[gevent.Greenlet[..., None]] = []
+_ended: set[str] = set()
+"""Workers whose last report has come, in a master; in a worker itself, once it has stopped."""
 
 
 def _start(environment: Environment, **_: Any) -> None:
+    _ended.clear()
     _watching.append(gevent.spawn(_watch, environment))
 
 
@@ -130,15 +137,31 @@ def _stopping(**_: Any) -> None:
 def _stop(environment: Environment, **_: Any) -> None:
     gevent.killall(_watching)
     _watching.clear()
-    if isinstance(environment.runner, WorkerRunner):
+    runner = environment.runner
+    if isinstance(runner, WorkerRunner):
         # The master waits for "stopped", which comes after this on the same socket: no count is left behind.
-        environment.runner._send_stats()
+        _ended.add(runner.client_id)
+        runner._send_stats()
+    elif isinstance(runner, MasterRunner):
+        # Locust waits for the users that it has heard of. A worker short of CPU may not have told of its own.
+        deadline = time.monotonic() + LAST_REPORTS_SECONDS
+        while _awaited(runner) and time.monotonic() < deadline:
+            gevent.sleep(0.1)
+
+
+def _awaited(master: MasterRunner) -> list[WorkerNode]:
+    """The workers whose last report has yet to come."""
+    living = (worker for worker in master.clients.values() if worker.state != STATE_MISSING)
+    return [worker for worker in living if worker.id not in _ended]
 
 
 def _report(client_id: str, data: dict[str, Any]) -> None:
     data[MESSAGE] = taken()
+    data[LAST_REPORT] = client_id in _ended
 
 
 def _reported(client_id: str, data: dict[str, Any]) -> None:
     if MESSAGE in data:
         course.add(client_id, data[MESSAGE])
+    if data.get(LAST_REPORT):
+        _ended.add(client_id)

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
@@ -31,6 +32,7 @@ def counted(metrics: str) -> Counter[str]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_the_totals_of_a_master_and_four_workers_are_what_the_service_counted(
     tmp_path: Path, server: postgres.Server
 ) -> None:
@@ -67,7 +69,7 @@ def test_the_totals_of_a_master_and_four_workers_are_what_the_service_counted(
         shorter = ["--users", "12", "--run-time", "5s", "--p95-ms", "20000"]
         master = [*compose.command("locust-master", places), *shorter]
         done = subprocess.run(
-            master, env=here, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+            master, env=here, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
         )
         own_count = counted(service.get("/metrics").text)
         with Redis("127.0.0.1", redis_port, password=password) as limits:
