@@ -68,7 +68,7 @@ SCENARIOS = {
             settings={"ACCESS_TOKEN_MINUTES": "1"},  # so that tokens run out before the run does
         ),
         # What a phone waits for, most of it for its network.
-        Scenario("mobile", 100, 5, 300, Thresholds(1500, 3000, 0, 10), personas=("MobileUser",)),
+        Scenario("mobile", 100, 5, 300, Thresholds(1500, 3000, 0.01, 10), personas=("MobileUser",)),
     )
 }
 

@@ -83,8 +83,6 @@ def serve(fault: str) -> Callable[..., Iterable[bytes]]:
         seen += 1
         if fault == "stalls":
             stall()
-        if fault == "slow":
-            time.sleep(3)
         if fault == "dies" and seen > DIES_AFTER:
             os._exit(1)
         answer = dict(EVERYTHING)
