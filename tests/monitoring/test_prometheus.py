@@ -207,8 +207,8 @@ def test_every_chart_has_data_and_what_is_wrong_is_told(tmp_path: Path, database
             wait_for(every_chart_has_data, 60)
         assert empty == []
         wait_for(lambda: "PakeNPlusOne" in firing())
-        # Of the faults that are there; errors are told after five minutes.
-        assert firing() <= {"PakeNPlusOne", "PakeErrorShare"}
+        # Of the faults that are there; errors are told after five minutes. On a busy machine requests wait.
+        assert firing() <= {"PakeNPlusOne", "PakeErrorShare", "PakePoolWait"}
         unhealthy = [
             rule["name"]
             for group in running.ask("rules")["groups"]
