@@ -79,10 +79,13 @@ perf-comment: ## Post that page to a pull request, in place of the one before (i
 perf-gather perf-comment: perf-%:
 	@$(PYTHON) -m locustfiles.publish $*
 
+# One more than there are cores: many tests wait for processes that they started.
+TESTERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
 .PHONY: test
 test: $(TEST) ## Run the whole test suite on real PostgreSQL
 	@rm -rf *.egg-info
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n $(TESTERS) $(ARGS)
 
 .PHONY: test-metrics
 test-metrics: $(TEST) ## /metrics over four workers, one of them killed, 50 of them replaced
@@ -150,7 +153,7 @@ NOT_SQL := memory allocations leak_verdict find_a_leak no_growth
 
 .PHONY: test-sqlalchemy20
 test-sqlalchemy20: .venv-sa20/test.stamp ## Run the profilers' tests on the newest SQLAlchemy 2.0
-	@.venv-sa20/bin/python -m pytest -n auto tests/profilers $(NOT_SQL:%=--ignore-glob='tests/profilers/test_%*') $(ARGS)
+	@.venv-sa20/bin/python -m pytest -n $(TESTERS) tests/profilers $(NOT_SQL:%=--ignore-glob='tests/profilers/test_%*') $(ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## Check style and types
