@@ -33,6 +33,12 @@ FAST = {
 """A test's data need not survive a power cut."""
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests, in whatever order they and the others are."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @contextmanager
 def autocommit(url: str) -> Iterator[sa.Connection]:
     """One connection for statements that no transaction can hold, such as CREATE DATABASE."""

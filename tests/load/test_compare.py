@@ -251,6 +251,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # of CPU it takes 15 s
 def test_this_checkout_counts_the_same_as_itself(tmp_path: Path) -> None:
     done = run(

@@ -32,6 +32,7 @@ def counted(metrics: str) -> Counter[str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_totals_of_a_master_and_four_workers_are_what_the_service_counted(
     tmp_path: Path, server: postgres.Server

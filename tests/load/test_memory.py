@@ -97,6 +97,7 @@ def test_without_samples_there_is_one_error(tmp_path):
         memory.read(service(tmp_path), tmp_path / "memory.json")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_leak_planted_by_a_plugin_fails_the_endurance_run_with_its_line(tmp_path):
     plugin = tmp_path / "plugin"

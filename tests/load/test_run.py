@@ -54,6 +54,7 @@ def drive(url: str, folder: Path, *options: str, scenario: str = "smoke") -> sub
     return subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
 
 
+@pytest.mark.long
 def test_a_healthy_service_passes_and_leaves_a_report(tmp_path: Path) -> None:
     with stub("none") as url:
         done = drive(url, tmp_path, "--workers", "2", scenario="stress")

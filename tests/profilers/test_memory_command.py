@@ -63,6 +63,7 @@ def failed(*arguments: str, cwd: object = None) -> str:
     return line
 
 
+@pytest.mark.long
 def test_a_leak_under_load_is_named_with_route_and_line(tmp_path):
     with shop(tmp_path / "shop", "dict_by_request") as server, Load(server) as load:
         found, printed = measure(server, 45, 5)
@@ -116,6 +117,7 @@ def test_killed_it_leaves_a_switch_that_ends_by_itself(healthy):
     wait_for(lambda: not is_tracing(healthy), 40)
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_traced_is_told_and_the_service_goes_on(tmp_path):
     with shop(tmp_path / "shop", "bounded_cache") as server:
         measuring = command(server, "--duration", "30s", "--interval", "2s")
