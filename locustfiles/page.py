@@ -10,18 +10,20 @@ from locustfiles import charts, processes, timeline
 from locustfiles.charts import Chart, Points
 from locustfiles.result import Result
 
+TEMPLATES = Environment(
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+    loader=FileSystemLoader(Path(__file__).parent),
+)
+"""All pages of the lab; everything from outside is shown as text."""
+
 
 def render(result: Result) -> str:
-    """The whole page; everything from outside is shown as text."""
-    environment = Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        loader=FileSystemLoader(Path(__file__).parent),
-    )
+    """The whole page."""
     profiled = {route.name: route for route in result.seen.routes}
-    return environment.get_template("page.html").render(
+    return TEMPLATES.get_template("page.html").render(
         result=result, charts=drawings(result), profiled=profiled, frame=charts
     )
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from locustfiles import charts, history
 from locustfiles.charts import Chart
 from locustfiles.history import HistoryError, Series
+from locustfiles.page import TEMPLATES
 from locustfiles.service import ROOT
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -61,16 +60,9 @@ def said(series: Series) -> list[str]:
 
 def render(found: Sequence[Series]) -> str:
     """The page; series that changed come first."""
-    environment = Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        loader=FileSystemLoader(Path(__file__).parent),
-    )
     drawings = [drawn for drawn in map(drawing, found) if drawn]
     drawings.sort(key=lambda drawn: not drawn.changes)
-    return environment.get_template("trend.html").render(drawings=drawings, frame=charts)
+    return TEMPLATES.get_template("trend.html").render(drawings=drawings, frame=charts)
 
 
 def terminal(found: Sequence[Series]) -> str:

@@ -100,10 +100,6 @@ class Capture:
         """What the store had dropped."""
         return self.dropped
 
-    def clear(self) -> None:
-        """A file is not changed."""
-        raise NotImplementedError
-
 
 def build(reader: Reader, period: Period, made_at: float) -> Capture:
     """A period as a capture: all sums, the newest requests; the statements of the slowest and of those with

@@ -217,6 +217,3 @@ class Reader(Protocol):
 
     def left_out(self) -> dict[str, int]:
         """What the store's bounds made it drop, by kind: `profiles`, `statements`, `bytes`."""
-
-    def clear(self) -> None:
-        """Forget everything."""

@@ -17,7 +17,7 @@ engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"chec
 Profilers(app)
 
 
-@app.get("/work/<int:number>")
+@app.get("/numbers/<int:number>")
 def work(number: int) -> str:
     """Two statements; answers with the worker's process id."""
     with engine.connect() as connection:

@@ -43,11 +43,11 @@ def served(folder: Path, *arguments: str, **settings: str) -> Iterator[tuple[Ser
 def drive(server: Server, count: int) -> Counter[int]:
     """So many requests by eight clients: how many each worker answered."""
     with ThreadPoolExecutor(8) as clients:
-        return Counter(clients.map(lambda number: int(server.get(f"/work/{number}").text), range(count)))
+        return Counter(clients.map(lambda number: int(server.get(f"/numbers/{number}").text), range(count)))
 
 
 def is_work(row: ProfileRow) -> bool:
-    return row.name == "GET /work/<int:number>"
+    return row.name == "GET /numbers/<int:number>"
 
 
 def work_of(store: Store) -> Counter[int]:
@@ -78,7 +78,7 @@ def test_four_workers_under_load_keep_every_request_exactly_once(tmp_path):
         answered = drive(server, 400)
         wait_for(lambda: sum(work_of(store).values()) >= 400)
     assert work_of(store) == answered
-    (endpoint,) = (row for row in store.endpoints() if row.name == "GET /work/<int:number>")
+    (endpoint,) = (row for row in store.endpoints() if row.name == "GET /numbers/<int:number>")
     assert (endpoint.requests, endpoint.statements_max) == (400, 2)
     assert sum(row.calls for row in store.statements()) == 800
     assert lost(store) == []
@@ -187,7 +187,7 @@ def test_a_switch_reaches_all_workers_within_a_second_and_ends_by_itself(tmp_pat
         def ask() -> None:
             while not over.wait(0.1):
                 began = time.time()
-                answer = server.get("/work/1")
+                answer = server.get("/numbers/1")
                 asked.append((answer.status_code, began, int(answer.text)))
 
         with ThreadPoolExecutor(20) as clients:
