@@ -167,7 +167,7 @@ def test_a_store_that_is_locked_under_load_changes_no_answer_and_gets_everything
 
 def is_prompt(store: Store, asked: list[tuple[int, float, int]]) -> bool:
     """Whether a switch takes a second at most to profile all requests, and one to end after its time."""
-    (switch,) = switches.turn_on(store, ["queries"], "GET /work*", seconds=2).on
+    (switch,) = switches.turn_on(store, ["queries"], "GET /numbers*", seconds=2).on
     on_at = time.time()
     assert [item.profilers for item in switches.status(store).switches.on] == [("queries",)]
     time.sleep(switch.until + 1.5 - on_at)
