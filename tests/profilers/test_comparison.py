@@ -138,9 +138,12 @@ def test_two_periods_share_no_request_and_leave_none_out_between(hours, back):
     assert after.since % (10 if hours < 0.25 else 60 if hours < 3 else 3600) == 0
 
 
-def test_a_short_period_of_long_ago_is_as_long_as_a_slot():
+@pytest.mark.parametrize("minutes, slots", [(30, 1), (5, 2)])
+def test_a_short_period_of_long_ago_covers_the_whole_slots_it_touches(minutes, slots, monkeypatch):
+    hour = 1_760_000_400.0
+    monkeypatch.setattr(comparison.time, "time", lambda: hour + 60 * minutes)
     before, _ = periods(600, back=7 * 86400)
-    assert (before.until - before.since, before.since % 3600) == (3600, 0)
+    assert (before.until - before.since, before.since % 3600) == (3600 * slots, 0)
 
 
 def test_all_requests_of_two_periods_of_one_store_are_compared(tmp_path, monkeypatch):
