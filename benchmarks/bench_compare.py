@@ -25,11 +25,12 @@ from pathlib import Path
 
 from locustfiles import service
 from locustfiles.compare import __main__ as compare
-from locustfiles.compare import routes, sides, timing
+from locustfiles.compare import counting, routes, sides, timing
 from locustfiles.compare.comparison import Comparison
 
 SLOWER_ROUTE = "GET /health-checks"
 SLOWER_BY = 0.2
+MORE_ALLOCATIONS = 0.5
 VIEWS = "pake/registry/views.py"
 MIGRATIONS = "pake/migrations/versions"
 STATEMENT_ROUTE, ALLOCATIONS_ROUTE, INDEX_ROUTE = (
@@ -37,8 +38,6 @@ STATEMENT_ROUTE, ALLOCATIONS_ROUTE, INDEX_ROUTE = (
     "GET /services",
     "GET /services/{id}/health-checks",
 )
-MORE = 850
-"""Byte arrays, three allocations each: about half of what that route allocates. The log has the ratio."""
 FOUND = {
     "statement": rf"^{re.escape(STATEMENT_ROUTE)}: a statement more at {VIEWS}:\d+ in show_service: SELECT",
     "allocations": rf"^{re.escape(ALLOCATIONS_ROUTE)}: [\d,]+ allocations, base has",
@@ -141,12 +140,12 @@ def planted(what: str, head: Path) -> Path:
         edit(
             views,
             "        checks = rows.list_health",
-            f"        for _ in range({loops()}):\n            pass\n",
+            f"        for _ in bytes({turns()}):\n            pass\n",
         )
     if what == "counts":
         extra = '            session.connection().exec_driver_sql("SELECT count(*) FROM users")\n'
         edit(views, "            service, shape = queries.get_service(", extra)
-        edit(views, "    after = from_cursor(NAME_KEY", f"    [bytearray(200) for _ in range({MORE})]\n")
+        edit(views, "    after = from_cursor(NAME_KEY", f"    [bytearray(200) for _ in bytes({byte_arrays()})]\n")
         last = sorted((head / MIGRATIONS).glob("0*.py"))[-1]
         revision = re.search(r'^revision = "(.+)"', last.read_text(), re.M)
         assert revision
@@ -166,16 +165,24 @@ def edit(file: Path, before: str, line: str) -> None:
     file.write_text(text.replace("\n" + before, "\n" + line + before))
 
 
-def loops() -> int:
+def turns() -> int:
     """Turns of an empty loop that cost a fifth of the slower route's CPU time, measured here and now."""
     route = next(route for route in routes.read() if route.name == SLOWER_ROUTE)
     with sides.prepared(str(service.ROOT), str(service.ROOT)) as both:
         measured = next(iter(timing.measure(both, [route], 1, 10, 1, print)))
     request = float(measured[route.name].figures["cpu"].mean())
     began = time.thread_time()
-    for _ in range(2_000_000):
+    for _ in bytes(2_000_000):
         pass
     return round(request * SLOWER_BY / ((time.thread_time() - began) / 2_000_000))
+
+
+def byte_arrays() -> int:
+    """Byte arrays, two allocations each, that make half as many again as the route has."""
+    route = next(route for route in routes.read() if route.name == ALLOCATIONS_ROUTE)
+    with sides.prepared(str(service.ROOT), str(service.ROOT)) as (side, _):
+        allocated = counting.count(side, [route], 1)[route.name].allocations
+    return round(allocated * MORE_ALLOCATIONS / 2)
 
 
 @contextmanager
