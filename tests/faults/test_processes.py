@@ -40,6 +40,7 @@ def reload(server: Server) -> None:
 
 
 @pytest.mark.fault(31)
+@pytest.mark.timeout(100 + 10 * RELOADS)
 def test_reloads_under_load_fail_no_request(tmp_path: Path, database_url: str) -> None:
     with (
         gunicorn(tmp_path, DATABASE_URL=database_url, SECRET_KEY=KEY, WEB_CONCURRENCY="2") as server,
