@@ -80,7 +80,7 @@ def redis(folder: Path) -> Iterator[tuple[str, int]]:
     here = environment(**settings)
     sh, dash_c, line = service["command"]
     process = subprocess.Popen(
-        [sh, dash_c, f"{line} --port {port} --bind 127.0.0.1"],
+        [sh, dash_c, line.replace("redis-server -", f"redis-server - --port {port} --bind 127.0.0.1")],
         env=here | {"PATH": f"{folder}/bin{os.pathsep}{here['PATH']}"},
         stdout=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
