@@ -18,6 +18,7 @@ from tests.servers import environment, gunicorn
 ENDING = ("/auth/logout", "/auth/password", "/auth/refresh")
 """They would end the sign-in that others need: each request gets one of its own (tests/fuzz_sign_in.py)."""
 
+CONFIGURATION = Path(__file__).with_suffix(".toml")
 NAME, PASSWORD = "fuzz-admin", "quiet river stones"
 NOT_CHECKED = "positive_data_acceptance"
 """A common password, a cursor of no page and a name that is taken fit the document, and are refused."""
@@ -54,7 +55,8 @@ def main(seconds: int) -> int:
 
 def fuzz(url: str, seconds: int, arguments: list[str], **variables: str) -> int:
     """The exit status of schemathesis."""
-    program = [str(Path(sys.executable).with_name("st")), "run", url + "/openapi.json"]
+    program = [str(Path(sys.executable).with_name("st")), "--config-file", str(CONFIGURATION)]
+    program += ["run", url + "/openapi.json"]
     program += ["--max-time", str(seconds), "--max-examples", "1000000", "--exclude-checks", NOT_CHECKED]
     variables = environment(FUZZ_URL=url, **variables)
     return subprocess.run([*program, *arguments], env=variables, check=False).returncode

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from redis import Redis
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, ConnectionError
 
 from locustfiles import __main__ as load
 from locustfiles import prepare
@@ -190,6 +190,8 @@ def test_redis_takes_its_settings_and_wants_the_password(tmp_path: Path) -> None
         "maxmemory": str(64 * 1024 * 1024),
         "maxmemory-policy": "volatile-ttl",
     }
+    with pytest.raises(ConnectionError):  # the signal to stop had come to Redis itself
+        Redis("127.0.0.1", port).ping()
 
 
 @pytest.mark.parametrize("name", ["pake-backend-perf", "locust-master", "locust-worker"])
