@@ -145,7 +145,11 @@ def planted(what: str, head: Path) -> Path:
     if what == "counts":
         extra = '            session.connection().exec_driver_sql("SELECT count(*) FROM users")\n'
         edit(views, "            service, shape = queries.get_service(", extra)
-        edit(views, "    after = from_cursor(NAME_KEY", f"    [bytearray(200) for _ in bytes({byte_arrays()})]\n")
+        edit(
+            views,
+            "    after = from_cursor(NAME_KEY",
+            f"    [bytearray(200) for _ in bytes({byte_arrays()})]\n",
+        )
         last = sorted((head / MIGRATIONS).glob("0*.py"))[-1]
         revision = re.search(r'^revision = "(.+)"', last.read_text(), re.M)
         assert revision

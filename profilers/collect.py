@@ -21,6 +21,8 @@ from profilers.shapes import normalise
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+_now, _clock = time.time, time.perf_counter
+
 MAX_RECORDS = 2_000
 """Statements kept of one profile; of the rest only sums by line and statement are kept."""
 MAX_SUMS = 1_000
@@ -85,6 +87,8 @@ class Sum:
 
 
 _CONTAINERS: dict[str, Callable[[], Any]] = {
+    "timings": dict,
+    "counters": dict,
     "findings": list,
     "sections": dict,
     "overflow": dict,
@@ -121,6 +125,8 @@ class Recording(Profile):
     """Nobody wants it: nothing more is collected, and it is not handed on."""
     whole_body = False
     """The response's body was there before it was sent."""
+    held: dict[int, float] | None = None
+    """Since when each connection is held, by its id."""
     timed = False
     """Its own cost is measured, for the brake."""
     hooks = 0.0
@@ -133,15 +139,11 @@ class Recording(Profile):
     """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
 
     def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
-        self.begun = time.perf_counter()
+        self.begun = _clock()
         self.name = name
-        self.started_at = time.time()
+        self.started_at = _now()
         self.kind = kind
         self.records: list[Record] = []
-        self.timings: dict[str, float] = {}
-        self.counters: dict[str, int] = {}
-        self.held: dict[int, float] = {}
-        """Since when each connection is held, by its id."""
         self.outer = outer
         self.needs: frozenset[Need] = needs | outer.needs if outer else needs
 
@@ -189,12 +191,12 @@ class Recording(Profile):
 
     def finish(self) -> None:
         """Take the time; nothing is added to the profile afterwards."""
-        ended = time.perf_counter()
+        ended = _clock()
         self.duration = ended - self.begun
         if self.held:
             for since in self.held.values():
                 self.held_for(ended - since)
-            self.held.clear()
+            self.held = None
         self.finished = True
 
     def complete(self) -> None:

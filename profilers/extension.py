@@ -89,16 +89,17 @@ class Profilers:
         self.deliver = self.worker.put
         server_timing.install(app)
         self._end = self.worker.end
-        # These methods rather than functions in `before_request` and `after_request`: Flask would look up
-        # proxies for those, and inspect whether they are coroutines, at each request.
         app.wsgi_app = self._around(app.wsgi_app, self.worker)  # type: ignore[method-assign, assignment]
-        app.preprocess_request = _routed(app.preprocess_request, recording.naming(self.worker.begin))  # type: ignore[method-assign]
-        app.process_response = _answered(app.process_response, recording.note_response)  # type: ignore[method-assign]
+        app.full_dispatch_request = recording.watching(app.full_dispatch_request, self.worker.begin)  # type: ignore[method-assign]
+        app.handle_exception = recording.answering(app.handle_exception)  # type: ignore[method-assign]
         os.register_at_fork(after_in_child=self._forked)
         installed.add(self)
 
     def _around(self, app: WSGIApplication, worker: Worker) -> WSGIApplication:
         from profilers.recording import record_request
+
+        finished = self._finished
+        noted = getattr(app, "__func__", None) is Flask.wsgi_app  # else there is middleware in between
 
         def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if not self._started:
@@ -107,7 +108,7 @@ class Profilers:
             if active is not None and active.draw is not None:
                 active = active.draw()
             if active is not None:
-                return record_request(app, environ, start_response, active, self._finished)
+                return record_request(app, environ, start_response, active, finished, noted=noted)
             try:
                 return app(environ, start_response)
             finally:
@@ -147,20 +148,3 @@ class Profilers:
 
     def _forked(self) -> None:
         self._started = False
-
-
-def _routed(preprocess_request: Callable[..., Any], name_it: Callable[[], None]) -> Callable[..., Any]:
-    def named(*args: Any) -> Any:
-        name_it()
-        return preprocess_request(*args)
-
-    return named
-
-
-def _answered(process_response: Callable[..., Any], note: Callable[[Any], None]) -> Callable[..., Any]:
-    def noted(*args: Any) -> Any:
-        response = process_response(*args)
-        note(response)
-        return response
-
-    return noted

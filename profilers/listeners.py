@@ -255,6 +255,8 @@ def _time_pool(pool: Any) -> bool:
 def _held_from(dbapi_connection: Any, taken: float) -> None:
     recording = current.get()
     while recording is not None:
+        if recording.held is None:
+            recording.held = {}
         recording.held[id(dbapi_connection)] = taken
         recording = recording.outer
 
@@ -294,7 +296,7 @@ def _waited(began: float, connection: Any) -> None:
 def _checkin(dbapi_connection: Any, connection_record: Any) -> None:
     recording = current.get()
     while recording is not None:
-        taken = recording.held.pop(id(dbapi_connection), None)
+        taken = recording.held.pop(id(dbapi_connection), None) if recording.held else None
         if taken is not None:
             recording.held_for(time.perf_counter() - taken)
         recording = recording.outer

@@ -30,7 +30,7 @@ import pytest
 from profilers import options, testing
 from profilers.collect import Recording
 from profilers.profile import Finding, Profile
-from profilers.recording import DEFAULT, Active, examine, naming, note_response, record, record_request
+from profilers.recording import DEFAULT, Active, answering, examine, record, record_request, watching
 from profilers.reports import sarif
 from profilers.testing import baseline, lock_file
 
@@ -135,25 +135,18 @@ class Suite:
         def profiled_call(app: flask.Flask, environ: Any, start_response: Any) -> Iterable[bytes]:
             return record_request(app.wsgi_app, environ, start_response, active, finished)
 
-        name_it = naming(lambda name: None)
-
-        def routed(_app: flask.Flask) -> None:
-            name_it()
-
-        def noted(_app: flask.Flask, response: flask.Response) -> None:
-            note_response(response)  # a test client does not close what it was answered
-
+        dispatch, handle = flask.Flask.full_dispatch_request, flask.Flask.handle_exception
         flask.Flask.__call__ = profiled_call  # type: ignore[assignment, method-assign]
+        flask.Flask.full_dispatch_request = watching(dispatch, lambda name: None)  # type: ignore[method-assign]
+        flask.Flask.handle_exception = answering(handle)  # type: ignore[method-assign]
         try:
-            with (
-                flask.request_started.connected_to(routed),
-                flask.request_finished.connected_to(noted),
-                record(item.nodeid) as body,
-            ):
+            with record(item.nodeid) as body:
                 body.kind = "test"  # so that requests are not part of it
                 yield
         finally:
             flask.Flask.__call__ = call  # type: ignore[method-assign]
+            flask.Flask.full_dispatch_request = dispatch  # type: ignore[method-assign]
+            flask.Flask.handle_exception = handle  # type: ignore[method-assign]
             requests, self.requests = self.requests, []
         self.routes.append(lock_file.to_json(lock_file.collect(requests)))
         own = [finding for finding in testing.n_plus_ones(body) if not self._is_test_code(finding)]

@@ -123,13 +123,16 @@ def record_request(
     start_response: StartResponse,
     active: Active,
     deliver: Callable[[Recording], None],
+    *,
+    noted: bool = False,
 ) -> Iterable[bytes]:
     """Call a WSGI app and profile what it does until its body is closed, the streaming of it included.
 
-    For a Flask app, `naming` names the profile and `note_response` spares its body the watching.
+    For a Flask app, `watching` names the profile and spares a whole body the watching.
 
     Args:
         deliver: takes the finished profile in the request's thread, unexamined, be it `dropped` or not.
+        noted: `watching` and `answering` see every answer, so the server's need not be listened to.
     """
     timed = next(_requests) % TIMED == 0
     entered = time.thread_time() if timed else 0.0
@@ -144,15 +147,11 @@ def record_request(
     for profiler in active.starters:
         call_hook(profiler, "on_start", recording)
 
-    def noting_status(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-        recording.status = int(status[:3])
-        return start_response(status, headers, *exc_info)
-
     if timed:
         recording.timed = True
         recording.hooks = time.thread_time() - entered
     try:
-        iterable = app(environ, noting_status)
+        iterable = app(environ, start_response if noted else _noting_status(recording, start_response))
     except BaseException:
         recording.outcome = "raised"
         _end(recording, deliver)
@@ -163,6 +162,14 @@ def record_request(
         _end(recording, deliver)
         return iterable
     return Body(recording, iterable, deliver)
+
+
+def _noting_status(recording: Recording, start_response: StartResponse) -> StartResponse:
+    def noting(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        recording.status = int(status[:3])
+        return start_response(status, headers, *exc_info)
+
+    return noting
 
 
 def _is_file(iterable: Iterable[bytes], environ: WSGIEnvironment) -> bool:
@@ -194,43 +201,60 @@ def request_name(method: str, rule: str | None) -> str:
     return f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
 
 
-def naming(begin: Callable[[str], None]) -> Callable[[], None]:
-    """To be called once a request is routed: names its profile, or lets go of an unwanted one.
+def watching(full_dispatch_request: Callable[..., Any], begin: Callable[[str], None]) -> Callable[..., Any]:
+    """Flask's `full_dispatch_request` that names the profile, or lets go of it, and notes the answer.
 
-    `begin` is told the name of every request, profiled or not.
+    A method rather than functions in `before_request` and `after_request`: Flask would look up proxies for
+    those, and inspect whether they are coroutines, at each request.
+
+    Args:
+        begin: is told the name of every request, profiled or not.
     """
 
-    def name_it() -> None:
+    def watched(*args: Any) -> Any:
         recording = current.get()
         if recording is None or recording.active is None:  # not profiled, or all it has around it is a block
             rule = current_request.url_rule
             begin(request_name(current_request.method, rule.rule if rule is not None else None))
-            return
+            return full_dispatch_request(*args)
         # Werkzeug's key: asking Flask's `request` would cost as much as all the rest of this.
         request = recording.environ.get("werkzeug.request") or current_request
         rule = request.url_rule
-        if rule is None:
-            name = recording.name
-        else:
+        if rule is not None:
             recording.endpoint = rule.endpoint
-            recording.name = name = request_name(request.method, rule.rule)
-        begin(name)
+            recording.name = request_name(request.method, rule.rule)
+        begin(recording.name)
         wants = recording.active.wants
-        if wants is not None and not wants(name):
+        if wants is not None and not wants(recording.name):
             recording.dropped = True
             current.set(recording.outer)
+        response = full_dispatch_request(*args)
+        _note(recording, response)
+        return response
 
-    return name_it
+    return watched
 
 
-def note_response(response: Response) -> None:
-    """To be called with the response: a body that is there already is not watched while it is sent."""
-    recording = current.get()
-    if recording is not None:
-        # The page of an error arrives as an iterator, although nothing of it is still to be computed.
-        recording.whole_body = response.is_sequence or (
-            response.status_code >= 400 and response.content_length is not None
-        )
+def answering(handle_exception: Callable[..., Any]) -> Callable[..., Any]:
+    """For Flask's `handle_exception`, whose answers have not come through `full_dispatch_request`."""
+
+    def answered(*args: Any) -> Any:
+        response = handle_exception(*args)
+        recording = current.get()
+        if recording is not None:
+            _note(recording, response)
+        return response
+
+    return answered
+
+
+def _note(recording: Recording, response: Response) -> None:
+    """The status; and a body that is there already is not watched while it is sent."""
+    recording.status = response.status_code
+    # The page of an error arrives as an iterator, although nothing of it is still to be computed.
+    recording.whole_body = isinstance(response.response, (list, tuple)) or (
+        recording.status >= 400 and response.content_length is not None
+    )
 
 
 class Body:

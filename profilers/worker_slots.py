@@ -52,6 +52,9 @@ _SEEN = 8
 _PART = _SLOT * (REQUESTS + 1)
 _TIME = struct.Struct("<d")
 
+_now = time.time
+_pack_request, _pack_time = _REQUEST.pack_into, _TIME.pack_into
+
 Locate = Callable[[FrameType], Location | None]
 """The innermost line of the project on a stack."""
 
@@ -65,10 +68,6 @@ class Running(NamedTuple):
     """Seconds since the epoch."""
     location: Location | None
     """Where it was at the last look; None when it has not run for long."""
-
-
-_Running = tuple[int, float]
-"""The slot of a request, and when it started."""
 
 
 class WorkerSlots:
@@ -89,7 +88,7 @@ class WorkerSlots:
     def _reset(self) -> None:
         self._part = -1
         self._free: deque[int] = deque()
-        self._running: dict[int, _Running] = {}  # by thread
+        self._slots: dict[int, int] = {}  # by thread, which keeps its slot from one request to the next
 
     @classmethod
     def of(cls, path: Path) -> WorkerSlots:
@@ -127,48 +126,59 @@ class WorkerSlots:
 
     def begin(self, name: str) -> None:
         """Note a request that begins in this thread."""
-        thread = threading.get_ident()
-        running = self._running.get(thread)
-        if running is not None:
-            slot = running[0]
-        else:
-            try:
-                slot = self._free.pop()
-            except IndexError:
+        slot = self._slots.get(threading.get_ident())
+        if slot is None:
+            slot = self._take()
+            if slot is None:
                 return
-        started = time.time()
-        _REQUEST.pack_into(self._map, slot, 0.0, name.encode(errors="replace"), started)
-        self._running[thread] = (slot, started)
+        _pack_request(self._map, slot, 0.0, name.encode(errors="replace"), _now())
 
     def end(self) -> None:
         """The request of this thread, if it has one, has ended."""
-        running = self._running.pop(threading.get_ident(), None)
-        if running is not None:
-            _TIME.pack_into(self._map, running[0] + _STARTED, 0.0)
-            self._free.append(running[0])
+        slot = self._slots.get(threading.get_ident())
+        if slot is not None:
+            _pack_time(self._map, slot + _STARTED, 0.0)
+
+    def _take(self) -> int | None:
+        """A slot for this thread: a free one, else that of another which serves nothing now."""
+        if not self._free:
+            idle = next(
+                (thread for thread, slot in list(self._slots.items()) if not self._started(slot)), None
+            )
+            if idle is None:
+                return None
+            self._free.append(self._slots.pop(idle))
+        slot = self._slots[threading.get_ident()] = self._free.pop()
+        return slot
+
+    def _started(self, slot: int) -> float:
+        """When the request in a slot began; 0 when there is none."""
+        (started,) = _TIME.unpack_from(self._map, slot + _STARTED)
+        return float(started)
 
     def note_lines(self, locate: Locate, older_than: float = LINE_SECONDS) -> None:
         """Give a sign of life, and note where each request is that has run for longer than some seconds."""
         if self._part < 0:
             return
         now = time.time()
-        _TIME.pack_into(self._map, self._part * _PART + _SEEN, now)
-        old = [item for item in list(self._running.items()) if now - item[1][1] > older_than]
+        _pack_time(self._map, self._part * _PART + _SEEN, now)
+        running = [(thread, slot, self._started(slot)) for thread, slot in list(self._slots.items())]
+        old = [each for each in running if each[2] and now - each[2] > older_than]
         if not old:
             return
         memory = _resident_memory()
         frames = sys._current_frames()
-        for thread, request in old:
+        for thread, slot, started in old:
             frame = frames.get(thread)
-            self._note(request[0], now, memory, locate(frame) if frame is not None else None)
-            if self._running.get(thread) is not request:  # it ended meanwhile: the slot may be another's
-                _TIME.pack_into(self._map, request[0] + _NOTED, 0.0)
+            self._note(slot, now, memory, locate(frame) if frame is not None else None)
+            if self._started(slot) != started:  # it ended meanwhile: the slot may be another's
+                _pack_time(self._map, slot + _NOTED, 0.0)
 
     def _note(self, slot: int, now: float, memory: int, place: Location | None) -> None:
         file, line, function = place or ("", 0, "")
         texts = (text.encode(errors="replace") for text in (file[-200:], function))
         _LINE.pack_into(self._map, slot + _REQUEST.size, memory, line, *texts)
-        _TIME.pack_into(self._map, slot + _NOTED, now)
+        _pack_time(self._map, slot + _NOTED, now)
 
     def abort(self, locate: Locate) -> None:
         """The server gave this worker up (Gunicorn's `worker_abort`): its requests have timed out."""
@@ -176,11 +186,13 @@ class WorkerSlots:
             self.note_lines(locate, older_than=0.0)
             now = time.time()
             _HEADER.pack_into(self._map, self._part * _PART, os.getpid(), now, now, 1)
-            self._running = {}  # `end` no longer rubs them out: whoever finds them tells
+            self._slots = {}  # `end` no longer rubs them out: whoever finds them tells
+            self._free = deque()
 
     def close(self) -> None:
         """Give the part back, at an orderly end; requests that still run are left for others to tell."""
-        if self._part >= 0 and not self._running and not self._header(self._part)[3]:
+        running = any(map(self._started, self._slots.values()))
+        if self._part >= 0 and not running and not self._header(self._part)[3]:
             _HEADER.pack_into(self._map, self._part * _PART, 0, 0.0, 0.0, 0)
             self._unlock(self._part)
             self._reset()

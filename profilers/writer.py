@@ -80,6 +80,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._queue: deque[Profile] = deque()  # its ends may be used by several threads at once
+        self._room = 0
+        """Profiles in the queue from which on `_make_room` is asked."""
         self._queued_statements = 0
         """About how many: requests that end at the same moment may count as one."""
         self._uncounted = 0
@@ -97,15 +99,25 @@ class Writer:
 
     def put(self, profile: Profile) -> None:
         """Queue a finished profile; never waits, never raises."""
-        full = len(self._queue) >= self._profiles or self._queued_statements > self._statements
-        if full or self._closed:
-            with self._changed:
-                self._leave_out(1)
+        queue = self._queue
+        if len(queue) >= self._room and not self._make_room():
             return
-        self._queue.append(profile)
-        self._queued_statements += profile.statement_count - profile.left_out
+        queue.append(profile)
+        if kept := profile.statement_count - profile.left_out:
+            self._queued_statements += kept
+            if self._queued_statements > self._statements:
+                self._room = 0
+
+    def _make_room(self) -> bool:
+        """Whether one more profile is taken; what is not is counted."""
         if self._thread is None:
             self.start()
+        if self._closed or len(self._queue) >= self._profiles or self._queued_statements > self._statements:
+            with self._changed:
+                self._leave_out(1)
+            return False
+        self._room = self._profiles
+        return True
 
     def start(self) -> None:
         """Start the thread, unless it runs already in this process."""
@@ -127,6 +139,7 @@ class Writer:
         atexit.unregister(self.close)
         with self._changed:
             self._closed = True
+            self._room = 0
             thread = self._thread
         self._wake.set()
         if thread is not None:

@@ -138,7 +138,7 @@ def test_two_periods_share_no_request_and_leave_none_out_between(hours, back):
     assert after.since % (10 if hours < 0.25 else 60 if hours < 3 else 3600) == 0
 
 
-@pytest.mark.parametrize("minutes, slots", [(30, 1), (5, 2)])
+@pytest.mark.parametrize(("minutes", "slots"), [(30, 1), (5, 2)])
 def test_a_short_period_of_long_ago_covers_the_whole_slots_it_touches(minutes, slots, monkeypatch):
     hour = 1_760_000_400.0
     monkeypatch.setattr(comparison.time, "time", lambda: hour + 60 * minutes)

@@ -83,5 +83,5 @@ def test_on_is_seen_by_the_same_look(tmp_path):
     assert on["headers"] == without["headers"]
     assert on["dialect"]["do_execute"] == without["dialect"]["do_execute"] + 1
     assert on["engine"] == without["engine"]  # any listener there would slow each statement down
-    assert {"wsgi_app", "preprocess_request", "process_response"} <= set(on["methods"])
+    assert {"wsgi_app", "full_dispatch_request", "handle_exception"} <= set(on["methods"])
     assert "profilers.collect" in on["modules"]
