@@ -113,6 +113,7 @@ def _complete(operation: dict[str, Any], rule: str, role: Role | EllipsisType | 
         operation["parameters"].append(_IF_MATCH)
     if "304" in responses:
         operation["parameters"].append(_IF_NONE_MATCH)
+        del responses["304"]["content"]  # an answer that never has one (RFC 9110 section 15.4.5)
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = _without_null(parameter["schema"])
         if f"<uuid:{parameter['name']}>" in rule:

@@ -76,6 +76,17 @@ def test_every_route_tells_its_errors_as_problems(document: dict[str, Any]) -> N
             assert status not in responses or header in responses[status]["headers"], (method, path, status)
 
 
+def test_answers_without_a_body_have_none_in_the_document(document: dict[str, Any]) -> None:
+    without = [
+        (status, said)
+        for _, _, operation in operations(document)
+        for status, said in operation["responses"].items()
+        if status in ("204", "304")
+    ]
+    assert {status for status, _ in without} == {"204", "304"}
+    assert not [said for _, said in without if "content" in said]
+
+
 def test_no_model_is_in_the_document_twice(document: dict[str, Any]) -> None:
     assert not [name for name in document["components"]["schemas"] if "." in name]
 
