@@ -87,6 +87,8 @@ class Growth:
     """Of the floor, from each part of the run to the next."""
     steady: bool = False
     """A trend that is no chance, in every part of the run."""
+    goes_on: bool = False
+    """It rose in every part of the run, and per request at least half as fast in the later half."""
     late: float = 0.0
     """Rise of the floor in the later half."""
     swing: float = 0.0
@@ -144,7 +146,9 @@ def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
     chance = float(stats.combine_pvalues(chances, method="stouffer", weights=weights).pvalue)
     rates = rises / between
     even = bool(rates.min() > max(measure.even * rises.sum() / between.sum(), UNBROKEN * np.median(rates)))
-    late = float(rises[PARTS // 2 :].sum())
+    half = PARTS // 2
+    goes_on = bool(rates.min() > 0 and rates[half:].mean() >= rates[:half].mean() / 2)
+    late = float(rises[half:].sum())
     tolerated = max(noise, measure.least * late_requests)
     answer: Answer
     steady = chance < SIGNIFICANT and low > 0 and slope >= measure.least and even
@@ -162,6 +166,7 @@ def pooled(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> Growth:
         chance,
         tuple(float(rise) for rise in rises),
         steady=steady,
+        goes_on=goes_on,
         late=late,
         swing=swing,
         requests=sum(requests_of(life[-1]) - requests_of(life[0]) for life in lives),

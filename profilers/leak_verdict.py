@@ -169,7 +169,7 @@ def _decide(growths: dict[str, Growth], workers: int, *, tracing: bool) -> tuple
         return "not enough data", "", (
             "Python's memory grew, but not long or evenly enough to tell a leak from a cache."
         )  # fmt: skip
-    if process.steady and process.answer != "no leak":
+    if process.answer != "no leak" and (process.steady or process.goes_on):
         return "not enough data", "", (
             "The process grew, Python's memory did not: not yet by enough to tell native code that leaks "
             "from the allocator's reserves."

@@ -197,6 +197,19 @@ def test_native_growth_that_is_small_yet_is_not_called_healthy():
     assert all(verdict.seconds_more > 0 for verdict in verdicts)
 
 
+def test_native_growth_in_bursts_that_goes_on_is_not_called_healthy():
+    """Ten times as fast in one fifth of the run as in the next: a load in bursts. Not slower in the end."""
+
+    def leaked(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        fast = (np.arange(len(served)) - SAMPLES // 5) // 8 % 2 == 0
+        return np.cumsum(np.diff(total(served), prepend=0) * np.where(fast, 6_000, 600))
+
+    for seed in SEEDS:
+        found = judge(run(flat, seed, native=leaked))
+        assert not found.growths["the process"].steady
+        assert found.answer == "not enough data"
+
+
 def test_no_leak_says_how_small_a_leak_could_have_hidden_in_python_and_in_native_code():
     def kept(served: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return 100.0 * total(served)
