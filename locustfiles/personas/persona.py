@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gevent
+from gevent import GreenletExit
 from locust import FastHttpUser
 from locust.exception import StopUser
 
@@ -23,8 +24,12 @@ Json = dict[str, Any]
 
 LOST = " (lost on the way)"
 """After a route in the statistics: requests that the network broke, whose answer nobody has read."""
+SENT_AWAY = " (sent away)"
+"""After a route in the statistics: answers that only said when to come back."""
 REFRESH_BEFORE_SECONDS = 60
-SIGN_IN_TRIES = 20
+PATIENCE_SECONDS = 120
+"""For so long a user who is sent away comes back to sign in."""
+LONGEST_PAUSE_SECONDS = 8
 
 
 class Persona(FastHttpUser):
@@ -71,24 +76,28 @@ class Persona(FastHttpUser):
     def sign_in(self) -> None:
         """Sign in once. A service that is busy with passwords says when to come back, and is obeyed.
 
-        Whoever is sent away for the last time has a failed request, and leaves.
+        Whoever is sent away waits longer each time; at last it is a failed request, and they leave.
         """
         accounts = _accounts()[self.role]
         self.account = accounts[next(self._turn) % len(accounts)]
-        for tries_left in reversed(range(SIGN_IN_TRIES)):
+        patient_until = time.monotonic() + PATIENCE_SECONDS
+        for pause in itertools.count(1):
+            last = time.monotonic() >= patient_until
             answer = self.call(
                 "POST",
                 "/auth/token",
                 form=self.account,
-                ok=(200, 429, 503) if tries_left else (200,),
+                away=() if last else (429, 503),
                 shows=("refresh_token",),
                 anonymous=True,
             )
             if "access_token" in answer:
                 self._keep(answer)
                 return
-            gevent.sleep(float(answer.get("retry_after", 1)) + random.random())
-        raise StopUser
+            if last:
+                raise GreenletExit  # Locust would log the trace of a StopUser here
+            asked = float(answer.get("retry_after", 1))
+            gevent.sleep(max(asked, min(pause, LONGEST_PAUSE_SECONDS)) + random.random())
 
     def call(
         self,
@@ -96,6 +105,7 @@ class Persona(FastHttpUser):
         route: str,
         *,
         ok: Collection[int] = (200,),
+        away: Collection[int] = (),
         shows: Collection[str] = (),
         each: str | None = None,
         holds: tuple[str, Any] | None = None,
@@ -111,6 +121,7 @@ class Persona(FastHttpUser):
         Args:
             route: `/services/{id}`, filled from `path`; the statistics count by route, not by URL.
             ok: statuses that are right here, an expected 403 or 404 among them.
+            away: statuses that tell to come back later; they are counted apart, and are no failures.
             shows: members that the body of a success must have.
             each: member that each of the body's `items` must have.
             holds: name and value of a member that the body must have, or where it is a list one of its
@@ -146,7 +157,9 @@ class Persona(FastHttpUser):
             if not response.status_code:
                 response.failure(f"no answer: {response.error}")
                 return {}
-            if response.status_code not in ok:
+            if response.status_code in away:
+                response.request_meta["name"] += SENT_AWAY
+            elif response.status_code not in ok:
                 response.failure(f"status {response.status_code}, expected {', '.join(map(str, ok))}")
                 return {}
             answer: Json = {}
