@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 import structlog
 from apiflask import APIFlask
@@ -150,6 +151,7 @@ def engine_options(settings: Settings) -> dict[str, object]:
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
         "hide_parameters": True,
+        "json_deserializer": orjson.loads,
         "connect_args": {
             "connect_timeout": settings.database_connect_timeout_seconds,
             "options": f"-c statement_timeout={settings.database_statement_timeout_ms} -c timezone=UTC",
