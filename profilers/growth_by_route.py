@@ -62,7 +62,7 @@ def attribute(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> tupl
 def agreed(lives: Sequence[Sequence[MemorySample]], measure: Measure) -> tuple[RouteGrowth, ...]:
     """The attribution over all workers; from the process's pages only if no worker contradicts it alone."""
     routes = attribute(lives, measure)
-    if measure is not PROCESS:
+    if measure.name != PROCESS.name:
         return routes
     alone = [found[0].route for life in lives if (found := attribute([life], measure))]
     return routes if routes and set(alone) <= {routes[0].route} else ()

@@ -17,6 +17,7 @@ from profilers.growth import (
     MIN_SAMPLES,
     PROCESS,
     PYTHON,
+    TRACED_PROCESS,
     WARM_UP,
     Answer,
     Growth,
@@ -96,13 +97,12 @@ def judge(samples: Sequence[MemorySample], lines: Sequence[LineGrowth] = ()) -> 
     warm = [life for life in warm if is_enough(life)]
     if not warm:
         return Verdict("not enough data", reason=_too_little(lives), seconds_more=_missing_seconds(lives))
-    measures = (PYTHON, BLOCKS, PROCESS) if tracing else (BLOCKS, PROCESS)
+    process = TRACED_PROCESS if tracing else PROCESS
+    measures = (PYTHON, BLOCKS, process) if tracing else (BLOCKS, process)
     growths = {measure.name: pooled(warm, measure) for measure in measures}
     main = PYTHON if tracing else BLOCKS
     answer, kind, reason = _decide(growths, len(warm), tracing=bool(tracing))
-    decisive = PROCESS if kind == "native" or growths[main.name].answer != answer else main
-    if kind == "python" and not tracing:
-        decisive = PROCESS  # blocks have no bytes
+    decisive = main if tracing and kind != "native" and growths[main.name].answer == answer else process
     growth = growths[decisive.name]
     workers = tuple(WorkerGrowth(life[0].host, life[0].pid, pooled([life], decisive)) for life in warm)
     if answer != "leak":

@@ -6,7 +6,7 @@ import linecache
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from profilers.growth import PROCESS
+from profilers.growth import PROCESS, PYTHON
 from profilers.leak_verdict import LineGrowth, Verdict
 from profilers.location import shown_path
 from profilers.memory.watch import Run
@@ -39,10 +39,8 @@ def verdict(found: Verdict) -> str:
         where = f" in {found.route}" if found.route else ""
         said.append(f"{_rate(found)} a request{where} ({found.kind}).")
     said.append(found.reason)
-    if found.answer == "no leak" and found.workers:
-        said.append(
-            f"A leak of more than {size(max(0.0, found.high))} a request would have shown{_native(found)}."
-        )
+    if found.answer == "no leak" and found.growths:
+        said.append(f"A leak of {_bounds(found)} would have shown.")
     if found.seconds_more:
         said.append(f"Run for {found.seconds_more:.0f} s more.")
     routes = [
@@ -54,10 +52,11 @@ def verdict(found: Verdict) -> str:
     return "\n".join([" ".join(said), *routes, *lines])
 
 
-def _native(found: Verdict) -> str:
-    """The process is known less exactly than Python's memory."""
-    high = found.growths[PROCESS.name].high
-    return f", in native code one of more than {size(high)}" if high > max(0.0, found.high) else ""
+def _bounds(found: Verdict) -> str:
+    """The process is known less exactly than Python's memory, which is known only while it is traced."""
+    process = f"more than {size(found.growths[PROCESS.name].bound)} a request"
+    python = found.growths.get(PYTHON.name)
+    return f"more than {size(python.bound)} a request, in native code one of {process}" if python else process
 
 
 def compared(before: Grown, after: Grown) -> str:

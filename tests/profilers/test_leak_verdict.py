@@ -216,9 +216,21 @@ def test_no_leak_says_how_small_a_leak_could_have_hidden_in_python_and_in_native
 
     found = judge(run(flat, 1, native=kept))
     assert found.answer == "no leak"
-    text = report.verdict(found)
-    bound = report.size(found.growths["the process"].high)
-    assert text.endswith(f"a request would have shown, in native code one of more than {bound}.")
+    python, process = (report.size(found.growths[name].bound) for name in ("Python's memory", "the process"))
+    said = f"A leak of more than {python} a request, in native code one of more than {process} a request"
+    assert report.verdict(found).endswith(f"{said} would have shown.")
+    assert found.growths["Python's memory"].bound >= 16
+    assert found.growths["the process"].bound >= 400
+
+
+def test_no_leak_without_tracing_says_how_many_bytes_and_not_how_many_blocks():
+    found = judge(run(flat, 1, tracing=""))
+    assert found.answer == "no leak"
+    bound = found.growths["the process"].bound
+    assert bound >= 200
+    assert report.verdict(found).endswith(
+        f"A leak of more than {report.size(bound)} a request would have shown."
+    )
 
 
 def test_growth_within_the_swing_of_pythons_memory_is_not_called_native():
