@@ -32,7 +32,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnectionFairy
 
 from profilers.collect import COLUMNS, LAZY, MAX_RECORDS, MAX_TEXT, Record, Recording, current
-from profilers.location import Site, find_site_at, find_way
+from profilers.location import find_site_at, find_way
 from profilers.plugin import Need
 
 log = logging.getLogger("profilers")
@@ -45,133 +45,114 @@ _pool_reset = _ConnectionFairy._reset.__code__
 """The pool's rollback of a connection that comes back, after a commit as well; it ends no transaction."""
 
 
-def _executing(name: str) -> Callable[[Any, str, Any, Any], bool]:
-    """The listener to a dialect's `do_execute` or `do_executemany`."""
+def _executing(name: str) -> Callable[..., bool]:
+    """The listener to a dialect's `do_execute`, `do_executemany` or `do_execute_no_params`.
 
-    def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    It runs the statement as the dialect does, and notes it; False leaves that to SQLAlchemy. It is one long
+    function since calls are what it costs.
+    """
+    without_parameters = name == "do_execute_no_params"
+
+    def execute(cursor: Any, statement: str, *rest: Any) -> bool:
         recording = current.get()
+        context = rest[-1]
         if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
             return False
-        return _observe(recording, name, context, parameters, (cursor, statement, parameters, context))
+        entered = time.thread_time() if recording.timed else 0.0
+        site = None
+        dialect = context.dialect
+        sql = context.compiled
+        try:
+            if "do_commit" not in dialect.__dict__:
+                if isinstance(context.root_connection.connection, _AdhocProxiedConnection):
+                    return False  # SQLAlchemy asks a new server for its version
+                _watch(context.root_connection.engine)
+            way = getattr(sql, "_profilers_way", None)
+            if way is not None:
+                site = find_site_at(*way)
+            if site is None:
+                site, depth = find_way(sys._getframe())
+                if sql is not None and site is not None:
+                    sql._profilers_way = (depth, site.call)
+        except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
+            _failed()
+        listeners = getattr(dialect.dispatch, name)
+        error = ""
+        if entered:
+            recording.hooks += time.thread_time() - entered
+        started = _clock()
+        try:
+            # Who handles the statement ends the chain of listeners, so the others are asked from here.
+            alone = not listeners.listeners and len(listeners.parent_listeners) == 1
+            if alone or not any(other(cursor, statement, *rest) for other in listeners if other not in _OURS):
+                getattr(dialect, name)(cursor, statement, *rest)
+        except BaseException as raised:
+            error = type(raised).__name__
+            raise
+        finally:
+            ended = _clock()
+            entered = time.thread_time() if recording.timed else 0.0
+            try:
+                parameters = None if without_parameters else rest[0]
+                load = 0
+                run = -1
+                parent = expired = None
+                options = context.execution_options.get("_sa_orm_load_options")
+                if options is not None:
+                    state = options._lazy_loaded_from
+                    if state is not None:
+                        load = LAZY
+                    else:
+                        state = options._refresh_state
+                        if state is not None:
+                            load = COLUMNS
+                            expired = None if state.expired else frozenset(state.expired_attributes)
+                    if state is not None:
+                        # An instance that is not stored yet has no key: the object itself tells it apart.
+                        parent = state.key or id(state)
+                        run = -1 if state.runid is None else state.runid
+                if sql is None or (len(statement) > MAX_TEXT and len(str(sql)) > MAX_TEXT):
+                    sql = statement[:MAX_TEXT]
+                executemany = context.execute_style is not _EXECUTE
+                record = _new(
+                    Record,
+                    (
+                        started,
+                        ended,
+                        -1 if error else cursor.rowcount,
+                        0 if executemany else _hash(parameters, statement),
+                        len(parameters) if parameters else 0,
+                        site,
+                        sql,
+                        load,
+                        parent,
+                        run,
+                        expired,
+                        _new_run(),
+                        recording.flushes if site is not None and site.call == "flush" else 0,
+                        executemany,
+                        context.root_connection.engine,
+                        error,
+                    ),
+                )
+                within: Recording | None = recording
+                while within is not None:
+                    if within.dialect is None or within.dialect is dialect:
+                        within.add(record)
+                    within = within.outer
+                if entered:
+                    recording.hooks += time.thread_time() - entered
+            except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
+                _failed()
+        return True
 
     return execute
 
 
-def _do_execute_no_params(cursor: Any, statement: str, context: Any) -> bool:
-    recording = current.get()
-    if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
-        return False
-    return _observe(recording, "do_execute_no_params", context, None, (cursor, statement, context))
-
-
+_EXECUTE = ExecuteStyle.EXECUTE
 _do_execute = _executing("do_execute")
 _do_executemany = _executing("do_executemany")
-
-
-def _observe(
-    recording: Recording, name: str, context: Any, parameters: Any, arguments: tuple[Any, ...]
-) -> bool:
-    """Run the statement as its dialect does, and note it; False if that is left to SQLAlchemy."""
-    entered = time.thread_time() if recording.timed else 0.0
-    site = None
-    dialect = context.dialect
-    try:
-        if "do_commit" not in dialect.__dict__:
-            if isinstance(context.root_connection.connection, _AdhocProxiedConnection):
-                return False  # SQLAlchemy asks a new server for its version
-            _watch(context.root_connection.engine)
-        sql = context.compiled
-        way = getattr(sql, "_profilers_way", None)
-        if way is not None:
-            site = find_site_at(*way)
-        if site is None:
-            site, depth = find_way(sys._getframe(1))
-            if sql is not None and site is not None:
-                sql._profilers_way = (depth, site.call)
-    except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
-        _failed()
-    listeners = getattr(dialect.dispatch, name)
-    error = ""
-    if entered:
-        recording.hooks += time.thread_time() - entered
-    started = _clock()
-    try:
-        # Who handles the statement ends the chain of listeners, so the others are asked from here.
-        alone = not listeners.listeners and len(listeners.parent_listeners) == 1
-        if alone or not any(other(*arguments) for other in listeners if other not in _OURS):
-            getattr(dialect, name)(*arguments)
-    except BaseException as raised:
-        error = type(raised).__name__
-        raise
-    finally:
-        _note(recording, site, started, _clock(), context, parameters, arguments, error)
-    return True
-
-
-def _note(
-    recording: Recording,
-    site: Site | None,
-    started: float,
-    ended: float,
-    context: Any,
-    parameters: Any,
-    arguments: tuple[Any, ...],
-    error: str,
-) -> None:
-    entered = time.thread_time() if recording.timed else 0.0
-    try:
-        statement = arguments[1]
-        executemany = context.execute_style is not ExecuteStyle.EXECUTE
-        load = 0
-        run = -1
-        parent = expired = None
-        options = context.execution_options.get("_sa_orm_load_options")
-        if options is not None:
-            state = options._lazy_loaded_from
-            if state is not None:
-                load = LAZY
-            else:
-                state = options._refresh_state
-                if state is not None:
-                    load = COLUMNS
-                    expired = None if state.expired else frozenset(state.expired_attributes)
-            if state is not None:
-                # An instance that is not stored yet has no key: the object itself tells it from others.
-                parent = state.key or id(state)
-                run = -1 if state.runid is None else state.runid
-        sql = context.compiled
-        if sql is None or (len(statement) > MAX_TEXT and len(str(sql)) > MAX_TEXT):
-            sql = statement[:MAX_TEXT]
-        record = _new(
-            Record,
-            (
-                started,
-                ended,
-                -1 if error else arguments[0].rowcount,
-                0 if executemany else _hash(parameters, statement),
-                len(parameters) if parameters else 0,
-                site,
-                sql,
-                load,
-                parent,
-                run,
-                expired,
-                _new_run(),
-                recording.flushes if site is not None and site.call == "flush" else 0,
-                executemany,
-                context.root_connection.engine,
-                error,
-            ),
-        )
-        within: Recording | None = recording
-        while within is not None:
-            if within.dialect is None or within.dialect is context.dialect:
-                within.add(record)
-            within = within.outer
-        if entered:
-            recording.hooks += time.thread_time() - entered
-    except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
-        _failed()
+_do_execute_no_params = _executing("do_execute_no_params")
 
 
 def _hash(parameters: Any, statement: str) -> int:

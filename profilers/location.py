@@ -87,12 +87,12 @@ def find_way(frame: FrameType | None) -> tuple[Site | None, int]:
 
 
 def find_site_at(depth: int, call: str) -> Site | None:
-    """The site of a statement whose like was found `depth` frames above the caller's caller, if it is again.
+    """The site of a statement whose like was found `depth` frames above the caller, if it is again.
 
     Looking at two frames costs a quarter of walking through all that SQLAlchemy has in between.
     """
     try:
-        below = _getframe(depth + 1)
+        below = _getframe(depth)
     except ValueError:
         return None
     frame = below.f_back
