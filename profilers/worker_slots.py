@@ -141,14 +141,15 @@ class WorkerSlots:
 
     def _take(self) -> int | None:
         """A slot for this thread: a free one, else that of another which serves nothing now."""
-        if not self._free:
-            idle = next(
-                (thread for thread, slot in list(self._slots.items()) if not self._started(slot)), None
-            )
-            if idle is None:
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            idle = (thread for thread, slot in list(self._slots.items()) if not self._started(slot))
+            taken = self._slots.pop(next(idle, -1), None)  # another thread may have been faster
+            if taken is None:
                 return None
-            self._free.append(self._slots.pop(idle))
-        slot = self._slots[threading.get_ident()] = self._free.pop()
+            slot = taken
+        self._slots[threading.get_ident()] = slot
         return slot
 
     def _started(self, slot: int) -> float:

@@ -251,6 +251,25 @@ def test_the_disk_has_room_for_every_note_before_the_first_is_made(tmp_path):
     assert (tmp_path / "slots").stat().st_blocks * 512 >= worker_slots._PART
 
 
+def test_more_threads_than_slots_use_those_of_threads_that_serve_nothing(tmp_path):
+    slots = WorkerSlots.of(tmp_path / "running")
+    slots.claim()
+    slots._free = type(slots._free)(list(slots._free)[:1])
+
+    def in_a_thread(serve):
+        thread = threading.Thread(target=serve)
+        thread.start()
+        thread.join()
+
+    in_a_thread(lambda: (slots.begin("GET /first"), slots.end()))
+    slots.begin("GET /second")
+    in_a_thread(lambda: (slots.begin("GET /no slot left"), slots.end()))
+    assert [each.name for each in slots.running()] == ["GET /second"]
+    slots.end()
+    assert slots.running() == []
+    slots.close()
+
+
 def test_on_a_full_disk_nothing_is_noted(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
