@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,25 @@ class Database:
                         self.path, version, schema.VERSION, aside.name)  # fmt: skip
             return self._connect_sqlite()
         if version != schema.VERSION:
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._use_wal(connection)
             with connection.transaction(write=True):
                 for statement in schema.TABLES.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {schema.VERSION}")
         return connection
+
+    def _use_wal(self, connection: Connection) -> None:
+        """Other workers may be creating the store too, and here SQLite's time-out does not wait for them."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def _driver(self) -> Any:
         return self.url.get_dialect().import_dbapi() if self.url is not None else sqlite3

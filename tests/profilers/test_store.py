@@ -2,6 +2,8 @@
 
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import sqlalchemy
@@ -305,6 +307,18 @@ def test_clear_forgets_everything_also_for_workers_that_go_on(store):
 
     assert store.endpoints()[0].name == "GET /posts"
     assert store.statements()[0].shape == "SELECT id FROM post WHERE id = ?"
+
+
+def test_workers_that_create_the_store_at_the_same_moment_wait_for_each_other(tmp_path):
+    def create(folder):
+        together.wait(30)
+        open_store(folder).database.connect().close()
+
+    with ThreadPoolExecutor(6) as workers:
+        for number in range(60):  # it took 20, before they waited
+            together = Barrier(6)
+            for created in [workers.submit(create, tmp_path / str(number)) for _ in range(6)]:
+                created.result()
 
 
 def test_only_its_owner_can_read_the_store(file_store):
