@@ -59,7 +59,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--head", help="the same; this checkout, with what is not committed, when left out")
     parser.add_argument("--pairs", type=_count, default=5, help="starts of both versions, at least (5)")
     parser.add_argument("--most-pairs", type=_count, default=10, help="while something cannot be told (10)")
-    parser.add_argument("--rounds", type=_count, default=6, help="of each route in a pair (6)")
+    parser.add_argument("--rounds", type=_count, default=16, help="of each route in a pair (16)")
     parser.add_argument("--counts-only", action="store_true", help="no times: statements, bytes, allocations")
     parser.add_argument("--routes", type=Path, default=routes.FILE, help="requests and tolerances")
     parser.add_argument("--only", default="", help="routes whose name begins so")

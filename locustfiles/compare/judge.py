@@ -1,10 +1,12 @@
 """From paired measurements to a verdict: how large the ratio of head to base is, and how sure that is.
 
-The error is that of a hierarchical bootstrap: pairs of processes are drawn anew, then rounds within each
-pair, because the rounds of one process share what is peculiar to it. A few pairs tell little about their own
-spread, so the spread of a route is drawn towards that of all routes, as moderated t-statistics do (Smyth
-2004, doi:10.2202/1544-6115.1027). The interval is corrected for the number of figures that are judged
-together (Bonferroni).
+The rounds of one pair of processes share what is peculiar to it, so a pair counts with one figure: the median
+of its rounds, as a neighbour that computes spoils some of them and not the others. The error is that of a
+bootstrap that draws pairs anew and keeps each whole (Davison and Hinkley 1997, section 3.8: to draw within
+them as well would count the noise of rounds twice). A few pairs tell little about their own spread, so the
+spread of a route is drawn towards that of all routes, as moderated t-statistics do (Smyth 2004,
+doi:10.2202/1544-6115.1027). The interval is corrected for the number of figures that are judged together
+(Bonferroni).
 """
 
 from __future__ import annotations
@@ -56,12 +58,14 @@ def intervals(seconds: Mapping[str, NDArray[np.float64]], figures: int, seed: in
         seconds: by route: of shape (2, pairs, rounds), base first; above 0. Two pairs at least.
         figures: how many are judged together.
     """
-    ratios = {name: np.log(values[1]) - np.log(values[0]) for name, values in seconds.items()}
+    ratios = {
+        name: np.median(np.log(values[1]) - np.log(values[0]), axis=1) for name, values in seconds.items()
+    }
     errors = {name: _error(each, seed) for name, each in ratios.items()}
     usual = float(np.mean([error**2 for error in errors.values()])) if errors else 0.0
     found = {}
     for name, each in ratios.items():
-        freedom = each.shape[0] - 1
+        freedom = len(each) - 1
         error = math.sqrt((errors[name] ** 2 * freedom + usual * BORROWED) / (freedom + BORROWED))
         reach = error * float(stats.t.isf((1 - CONFIDENCE) / figures / 2, freedom + BORROWED))
         middle = float(each.mean())
@@ -79,9 +83,7 @@ def more_pairs(found: Interval, pairs: int, tolerance: float) -> int | None:
 
 
 def _error(ratios: NDArray[np.float64], seed: int) -> float:
-    """Standard error of the mean, by bootstrap; what that lacks with few pairs is added."""
-    pairs, rounds = ratios.shape
-    chance = np.random.default_rng(seed)
-    which = chance.integers(pairs, size=(DRAWS, pairs, 1))
-    drawn = ratios[which, chance.integers(rounds, size=(DRAWS, pairs, rounds))]
-    return float(drawn.mean(axis=(1, 2)).std()) * math.sqrt(pairs / (pairs - 1))
+    """Standard error of the mean over pairs, by bootstrap; what that lacks with few pairs is added."""
+    pairs = len(ratios)
+    drawn = np.random.default_rng(seed).integers(pairs, size=(DRAWS, pairs))
+    return float(ratios[drawn].mean(axis=1).std()) * math.sqrt(pairs / (pairs - 1))
