@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profilers.location import Site, resolve
 from profilers.plugin import Need
-from profilers.profile import Profile, Statement
+from profilers.profile import Finding, Profile, Statement
 from profilers.shapes import normalise
 
 if TYPE_CHECKING:
@@ -86,22 +86,27 @@ class Sum:
         self.rows += max(record.rows, 0)
 
 
-_CONTAINERS: dict[str, Callable[[], Any]] = {
-    "timings": dict,
-    "counters": dict,
-    "findings": list,
-    "sections": dict,
-    "overflow": dict,
-    "boundaries": list,
-    "notes": dict,
-}
+class _Made:
+    """An attribute that is made when it is first asked for, and costs nothing where nobody does."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, recording: Recording, owner: type) -> Any:
+        made = self._make()
+        setattr(recording, self._name, made)
+        return made
 
 
 class Recording(Profile):
     """A profile that is being collected. `statements` are made of the records when they are first read.
 
     Defaults of the class, and containers made when they are first asked for, cost a request nothing; so
-    `Profile.__init__`, which sets each, is not called.
+    `Profile.__init__`, which sets each, is not called. Nor is there a `__getattr__`: with one, Python looks
+    every attribute up the long way.
     """
 
     id = ""
@@ -117,9 +122,9 @@ class Recording(Profile):
     """Of a request, while it runs."""
     active: Any = None
     """Which profilers run for it (`recording.Active`); None for a block."""
-    dialect: Any = None
+    dialect: Any
     """Only the statements of the engine that this dialect belongs to are collected; None for all."""
-    flushes = 0
+    flushes: int
     finished = False
     dropped = False
     """Nobody wants it: nothing more is collected, and it is not handed on."""
@@ -127,15 +132,19 @@ class Recording(Profile):
     """The response's body was there before it was sent."""
     held: dict[int, float] | None = None
     """Since when each connection is held, by its id."""
-    timed = False
+    timed: bool
     """Its own cost is measured, for the brake."""
     hooks = 0.0
     """CPU seconds spent in the profilers' hooks, when timed."""
     _statements: list[Statement] | None = None
-    overflow: dict[tuple[Any, ...], Sum]
-    boundaries: list[tuple[float, str]]
+    timings: dict[str, float] = _Made(dict)  # type: ignore[assignment]
+    counters: dict[str, int] = _Made(dict)  # type: ignore[assignment]
+    findings: list[Finding] = _Made(list)  # type: ignore[assignment]
+    sections: dict[str, Any] = _Made(dict)  # type: ignore[assignment]
+    overflow: dict[tuple[Any, ...], Sum] = _Made(dict)  # type: ignore[assignment]
+    boundaries: list[tuple[float, str]] = _Made(list)  # type: ignore[assignment]
     """When a transaction ended, and how: `commit` or `rollback`."""
-    notes: dict[str, Any]
+    notes: dict[str, Any] = _Made(dict)  # type: ignore[assignment]
     """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
 
     def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
@@ -145,16 +154,11 @@ class Recording(Profile):
         self.kind = kind
         self.records: list[Record] = []
         self.outer = outer
+        # Each statement asks for these, and what is only in the class takes Python longer to find.
+        self.timed = False
+        self.flushes = 0
+        self.dialect = None
         self.needs: frozenset[Need] = needs | outer.needs if outer else needs
-
-    def __getattr__(self, name: str) -> Any:
-        """Called for what is not set yet."""
-        make = _CONTAINERS.get(name)
-        if make is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        container = make()
-        setattr(self, name, container)
-        return container
 
     @property
     def statements(self) -> list[Statement]:
@@ -174,11 +178,8 @@ class Recording(Profile):
         """As of any profile, without making statements of the records: most are only summed up."""
         return [(shape_of(each), each.ended - each.started, each.rows) for each in self.records]
 
-    def add(self, record: Record) -> None:
-        """Keep the record, or count it when the profile is full."""
-        if len(self.records) < MAX_RECORDS:
-            self.records.append(record)
-            return
+    def leave_out(self, record: Record) -> None:
+        """Count a record for which there is no room among the `MAX_RECORDS`."""
         self.left_out += 1
         site = record.site
         key: tuple[Any, ...] = (site and (id(site.code), site.instruction), record.text, record.load)

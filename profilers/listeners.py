@@ -32,7 +32,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnectionFairy
 
 from profilers.collect import COLUMNS, LAZY, MAX_RECORDS, MAX_TEXT, Record, Recording, current
-from profilers.location import find_site_at, find_way
+from profilers.location import find_way, follow
 from profilers.plugin import Need
 
 log = logging.getLogger("profilers")
@@ -41,6 +41,8 @@ _new = tuple.__new__
 _new_run = loading._new_runid
 _clock = time.perf_counter
 _preparing = threading.Lock()
+MAX_WAYS = 4
+"""Lines kept in mind for each statement: one that a helper sends is known again whoever called that."""
 _pool_reset = _ConnectionFairy._reset.__code__
 """The pool's rollback of a connection that comes back, after a commit as well; it ends no transaction."""
 
@@ -53,12 +55,16 @@ def _executing(name: str) -> Callable[..., bool]:
     """
     without_parameters = name == "do_execute_no_params"
 
-    def execute(cursor: Any, statement: str, *rest: Any) -> bool:
+    def execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> bool:
+        arguments: tuple[Any, ...] = (cursor, statement, parameters, context)
+        if without_parameters:
+            parameters, context = None, parameters
+            arguments = (cursor, statement, context)
         recording = current.get()
-        context = rest[-1]
         if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
             return False
-        entered = time.thread_time() if recording.timed else 0.0
+        timed = recording.timed
+        entered = time.thread_time() if timed else 0.0
         site = None
         dialect = context.dialect
         sql = context.compiled
@@ -67,33 +73,33 @@ def _executing(name: str) -> Callable[..., bool]:
                 if isinstance(context.root_connection.connection, _AdhocProxiedConnection):
                     return False  # SQLAlchemy asks a new server for its version
                 _watch(context.root_connection.engine)
-            way = getattr(sql, "_profilers_way", None)
-            if way is not None:
-                site = find_site_at(*way)
+            ways = getattr(sql, "_profilers_ways", ())
+            site = follow(ways)
             if site is None:
-                site, depth = find_way(sys._getframe())
-                if sql is not None and site is not None:
-                    sql._profilers_way = (depth, site.call)
+                way = find_way(sys._getframe())
+                if way is not None:
+                    site = way.site
+                    if sql is not None:
+                        sql._profilers_ways = (way, *ways[: MAX_WAYS - 1])
         except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
             _failed()
         listeners = getattr(dialect.dispatch, name)
         error = ""
-        if entered:
+        if timed:
             recording.hooks += time.thread_time() - entered
         started = _clock()
         try:
             # Who handles the statement ends the chain of listeners, so the others are asked from here.
             alone = not listeners.listeners and len(listeners.parent_listeners) == 1
-            if alone or not any(other(cursor, statement, *rest) for other in listeners if other not in _OURS):
-                getattr(dialect, name)(cursor, statement, *rest)
+            if alone or not any(other(*arguments) for other in listeners if other not in _OURS):
+                getattr(dialect, name)(*arguments)
         except BaseException as raised:
             error = type(raised).__name__
             raise
         finally:
             ended = _clock()
-            entered = time.thread_time() if recording.timed else 0.0
+            entered = time.thread_time() if timed else 0.0
             try:
-                parameters = None if without_parameters else rest[0]
                 load = 0
                 run = -1
                 parent = expired = None
@@ -114,14 +120,20 @@ def _executing(name: str) -> Callable[..., bool]:
                 if sql is None or (len(statement) > MAX_TEXT and len(str(sql)) > MAX_TEXT):
                     sql = statement[:MAX_TEXT]
                 executemany = context.execute_style is not _EXECUTE
+                values = tuple(parameters.values()) if type(parameters) is dict else parameters
+                try:
+                    # Text without values holds them itself.
+                    hashed = 0 if executemany else hash(values or statement)
+                except TypeError:
+                    hashed = hash(repr(values))
                 record = _new(
                     Record,
                     (
                         started,
                         ended,
                         -1 if error else cursor.rowcount,
-                        0 if executemany else _hash(parameters, statement),
-                        len(parameters) if parameters else 0,
+                        hashed,
+                        len(values) if values else 0,
                         site,
                         sql,
                         load,
@@ -138,9 +150,12 @@ def _executing(name: str) -> Callable[..., bool]:
                 within: Recording | None = recording
                 while within is not None:
                     if within.dialect is None or within.dialect is dialect:
-                        within.add(record)
+                        if len(within.records) < MAX_RECORDS:
+                            within.records.append(record)
+                        else:
+                            within.leave_out(record)
                     within = within.outer
-                if entered:
+                if timed:
                     recording.hooks += time.thread_time() - entered
             except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
                 _failed()
@@ -153,15 +168,6 @@ _EXECUTE = ExecuteStyle.EXECUTE
 _do_execute = _executing("do_execute")
 _do_executemany = _executing("do_executemany")
 _do_execute_no_params = _executing("do_execute_no_params")
-
-
-def _hash(parameters: Any, statement: str) -> int:
-    """Of the values; of the text, which then holds them, where there are none."""
-    values = tuple(parameters.values()) if isinstance(parameters, dict) else parameters
-    try:
-        return hash(values) if values else hash(statement)
-    except TypeError:
-        return hash(repr(values))
 
 
 def _guarded(listener: Callable[..., None]) -> Callable[..., None]:

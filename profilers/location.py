@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -39,8 +40,6 @@ class Site(NamedTuple):
 _PROJECT, _TEMPLATE, _LIBRARY, _ORM, _BORDER, _FIXTURE = range(6)
 _kinds: dict[str, int] = {}
 _getframe = sys._getframe
-_new = tuple.__new__
-"""Half the price of calling a named tuple."""
 
 _CALLS = {"_get_impl": "get", "refresh": "refresh", "_flush": "flush", "_load_for_path": "eager"}
 """Functions of SQLAlchemy's ORM that say what a statement is for."""
@@ -63,58 +62,81 @@ _LIBRARIES = tuple(
 _PACKAGE_FOLDERS = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
+class Way(NamedTuple):
+    """How a statement came from its site to the driver, so that the same way is known again."""
+
+    depth: int
+    """Frames between the site's and the one that calls `follow`, itself counted."""
+    steps: tuple[tuple[CodeType, int], ...]
+    """The site's frame and those above it, up to where nothing belongs to the request any more.
+
+    Code and instruction; -1 where it does not matter by which line a library goes on.
+    """
+    site: Site
+
+
 def find_site(frame: FrameType | None) -> Site | None:
     """The innermost frame of the project at or above `frame`, or None when there is none."""
-    return find_way(frame)[0]
+    way = find_way(frame)
+    return way.site if way is not None else None
 
 
-def find_way(frame: FrameType | None) -> tuple[Site | None, int]:
-    """The site, and how many frames above `frame` it is."""
+def find_way(frame: FrameType | None) -> Way | None:
+    """The site at or above `frame`, and the way from there."""
     call = ""
-    depth = 0
+    depth = 1
     while frame is not None:
         code = frame.f_code
         kind = _kinds.get(code.co_filename, -1)
         if kind < 0:
             kind = _judge(code.co_filename)
         if kind <= _TEMPLATE:
-            return _site(frame, kind, call), depth
+            return _way(frame, kind, call, depth)
         if kind == _ORM and not call:
             call = _CALLS.get(code.co_name, "")
         frame = frame.f_back
         depth += 1
-    return None, depth
+    return None
 
 
-def find_site_at(depth: int, call: str) -> Site | None:
-    """The site of a statement whose like was found `depth` frames above the caller, if it is again.
+def follow(ways: Iterable[Way]) -> Site | None:
+    """The site of the statement that is being sent, if it came by one of these ways.
 
-    Looking at two frames costs a quarter of walking through all that SQLAlchemy has in between.
+    To compare a handful of frames costs a tenth of judging all those that SQLAlchemy has in between.
     """
-    try:
-        below = _getframe(depth)
-    except ValueError:
-        return None
-    frame = below.f_back
-    if frame is None or _kinds.get(below.f_code.co_filename, -1) <= _TEMPLATE:
-        return None
-    kind = _kinds.get(frame.f_code.co_filename, -1)
-    return _site(frame, kind, call) if 0 <= kind <= _TEMPLATE else None
+    for depth, steps, site in ways:
+        try:
+            frame: FrameType | None = _getframe(depth)
+        except ValueError:
+            continue
+        for code, instruction in steps:
+            if (
+                frame is None
+                or frame.f_code is not code
+                or (instruction >= 0 and frame.f_lasti != instruction)
+            ):
+                break
+            frame = frame.f_back
+        else:
+            return site
+    return None
 
 
-def _site(frame: FrameType, kind: int, call: str) -> Site:
+def _way(frame: FrameType, kind: int, call: str, depth: int) -> Way:
     innermost = code = frame.f_code
     instruction = previous = frame.f_lasti
+    steps = [(code, instruction)]
     stack = id(code) ^ instruction
     in_fixture = False
     above = frame.f_back
-    callers = 0
-    while above is not None and callers < MAX_CALLERS:
+    while above is not None and len(steps) <= MAX_CALLERS:
         caller = above.f_code
         above_kind = _kinds.get(caller.co_filename, -1)
         if above_kind < 0:
             above_kind = _judge(caller.co_filename)
-        if above_kind <= _TEMPLATE:
+        of_project = above_kind <= _TEMPLATE
+        steps.append((caller, above.f_lasti if of_project else -1))
+        if of_project:
             # A function that calls itself at one place is one line, however deep it is.
             if caller is not code or above.f_lasti != previous:
                 code, previous = caller, above.f_lasti
@@ -123,9 +145,8 @@ def _site(frame: FrameType, kind: int, call: str) -> Site:
             in_fixture = above_kind == _FIXTURE
             break
         above = above.f_back
-        callers += 1
     template = frame.f_globals.get("__jinja_template__") if kind == _TEMPLATE else None
-    return _new(Site, (innermost, instruction, stack, call, template, in_fixture))
+    return Way(depth, tuple(steps), Site(innermost, instruction, stack, call, template, in_fixture))
 
 
 def is_project(filename: str) -> bool:

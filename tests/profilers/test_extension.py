@@ -191,7 +191,7 @@ def test_an_error_of_the_collection_itself_changes_no_response(profiled, engine,
     app, profiles = profiled("queries")
     app.add_url_rule("/", view_func=lambda: str(count(engine)))
     monkeypatch.setattr(listeners, "find_way", lambda frame: 1 / 0)
-    monkeypatch.setattr(listeners, "find_site_at", lambda *_: 1 / 0)
+    monkeypatch.setattr(listeners, "follow", lambda ways: 1 / 0)
     monkeypatch.setattr(listeners, "_failures", 0)
     assert [app.test_client().get("/").text for _ in range(5)] == ["10"] * 5
     assert [profile.statement_count for profile in profiles] == [1, 1, 1, 0, 0]  # after three it is off

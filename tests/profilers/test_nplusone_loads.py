@@ -336,9 +336,9 @@ def test_many_children_of_one_parent_are_one_parent(engine):
 
 
 def test_the_count_goes_on_when_the_profile_is_full(monkeypatch):
-    from profilers import collect
+    from profilers import listeners
 
-    monkeypatch.setattr(collect, "MAX_RECORDS", 20)
+    monkeypatch.setattr(listeners, "MAX_RECORDS", 20)
     profile = run(memory_engine(100), customer_and_region)
     assert len(profile.records) == 20
     assert profile.statement_count == 201
