@@ -8,6 +8,7 @@ HUP reads the configuration again and replaces the workers; while it is wrong th
 service's modules are loaded once, before the workers are forked, so new code needs a restart.
 """
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -54,6 +55,9 @@ timeout = 30
 graceful_timeout = 30
 control_socket_disable = True  # its path would be shared by all instances of one user
 
+GARBAGE_AFTER = 20_000
+"""Objects more than before until garbage is looked for, in place of Python's 700: those are two requests."""
+
 _postgres = settings.instance_path / "postgres"
 
 
@@ -90,6 +94,7 @@ def when_ready(server: Arbiter) -> None:
         stop(graceful)
 
     server.reload, server.stop = reload_if_it_would_start, stop_when_it_is_known
+    gc.freeze()  # what the workers share stays shared: their collections do not touch it
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
@@ -108,6 +113,9 @@ def post_worker_init(worker: Worker) -> None:
     profilers.post_worker_init(worker)
     if settings.otel_exporter_otlp_endpoint:
         tracing.start(worker.wsgi)
+    gc.collect()
+    gc.freeze()  # the app is there for good
+    gc.set_threshold(GARBAGE_AFTER, 10, 10)
 
 
 def worker_exit(server: Arbiter, worker: Worker) -> None:

@@ -153,6 +153,30 @@ def slots(pids: list[int], log: str) -> dict[int, str]:
     return {int(pid): slot for _, pid, slot in lines if int(pid) in pids}
 
 
+REPORT_GARBAGE = """
+import gc
+from pathlib import Path
+exec(compile(Path({root!r}).read_text(), "gunicorn.conf.py", "exec"))
+begin = post_worker_init
+
+def post_worker_init(worker):
+    begin(worker)
+    print("garbage", gc.get_freeze_count(), sum(gc.get_count()), *gc.get_threshold(), file=sys.stderr, flush=True)
+"""
+
+
+def test_what_is_loaded_is_no_business_of_the_garbage_collector(tmp_path: Path) -> None:
+    configuration = Path(__file__).parents[2] / "gunicorn.conf.py"
+    (tmp_path / "gunicorn.conf.py").write_text(REPORT_GARBAGE.format(root=str(configuration)))
+    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE, WEB_CONCURRENCY="1") as server:
+        wait_for(lambda: "garbage " in server.log)
+        (said,) = (line.split()[1:] for line in server.log.splitlines() if line.startswith("garbage "))
+        frozen, since, young = map(int, said[:3])
+        assert frozen > 100_000
+        assert since < 1000
+        assert young > 10_000
+
+
 REPORT_SLOTS = """
 from pathlib import Path
 exec(compile(Path({root!r}).read_text(), "gunicorn.conf.py", "exec"))
