@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.pool import QueuePool
 
-from pake.database import NoAnswer
+from pake.database import NoAnswer, after_each_statement
 
 log = structlog.get_logger(__name__)
 
@@ -95,4 +95,4 @@ class Breaker:
                 self.silent()
 
         sa.event.listen(engine, "handle_error", failed)
-        sa.event.listen(engine, "after_cursor_execute", lambda *_: self.answered())
+        after_each_statement(engine, lambda seconds: self.answered())

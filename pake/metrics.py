@@ -29,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 from werkzeug.local import LocalProxy
 
+from pake.database import after_each_statement
 from profilers import Profile, Profilers
 from profilers.signals import profile_examined
 
@@ -216,18 +217,11 @@ class Meters:
         if isinstance(engine.pool, QueuePool):
             self.pool_size.set(engine.pool.size())
 
-        def begin(connection: sa.Connection, *_: object) -> None:
-            connection.info["pake.began"] = time.perf_counter()
-
-        def end(connection: sa.Connection, *_: object) -> None:
-            self.statements.labels(_route()).observe(time.perf_counter() - connection.info["pake.began"])
-
         def fail(context: sa.ExceptionContext) -> None:
             error = context.sqlalchemy_exception or context.original_exception
             self.database_errors.labels(type(error).__name__).inc()
 
-        sa.event.listen(engine, "before_cursor_execute", begin)
-        sa.event.listen(engine, "after_cursor_execute", end)
+        after_each_statement(engine, lambda seconds: self.statements.labels(_route()).observe(seconds))
         sa.event.listen(engine, "handle_error", fail)
         sa.event.listen(engine, "checkout", lambda *_: self.pool_in_use.inc())
         sa.event.listen(engine, "checkin", lambda *_: self.pool_in_use.dec())

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from pake.breaker import PAUSE_SECONDS, Breaker, KnownSilent
-from pake.database import engine_options
+from pake.database import after_each_statement, engine_options
 from tests.pake.conftest import settings
 
 PATIENCE = 6.0
@@ -92,6 +92,20 @@ def engine(breaker: Breaker, database_url: str) -> Iterator[sa.Engine]:
     breaker.watch(engine)
     yield engine
     engine.dispose()
+
+
+def test_each_answer_is_told_once_and_a_refusal_is_none(engine: sa.Engine) -> None:
+    told: list[float] = []
+    after_each_statement(engine, told.append)
+    with engine.connect() as connection:
+        connection.execute(sa.text("CREATE TEMPORARY TABLE number (value int)"))
+        connection.execute(sa.text("INSERT INTO number VALUES (:value)"), [{"value": 1}, {"value": 2}])
+        assert len(told) == 2
+        connection.execute(sa.text("SELECT pg_sleep(0.02)"))
+        with pytest.raises(sa.exc.ProgrammingError):
+            connection.execute(sa.text("SELECT nonsense"))
+    assert len(told) == 3
+    assert told[2] >= 0.02
 
 
 def test_what_the_server_refuses_does_not_open_it(breaker: Breaker, engine: sa.Engine) -> None:
