@@ -109,17 +109,20 @@ class Code:
 def started(folder: Path, profilers: str = PROFILERS, **settings: str) -> Iterator[Service]:
     """The service on a free port with a new database, its files in `folder`; all of it gone afterwards.
 
-    `profilers` are on unless FLASK_PROFILE names others; `settings` are further environment variables.
+    `settings` are further environment variables; where the environment has one of them, or of those for the
+    profilers, its word goes.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     ours = {
-        "FLASK_PROFILE": os.environ.get("FLASK_PROFILE", profilers),
-        "FLASK_PROFILE_SAMPLE": os.environ.get("FLASK_PROFILE_SAMPLE", PROFILED_SHARE),
-        "SLOW_QUERY_THRESHOLD_MS": os.environ.get("SLOW_QUERY_THRESHOLD_MS", SLOW_MS),
+        "FLASK_PROFILE": profilers,
+        "FLASK_PROFILE_SAMPLE": PROFILED_SHARE,
+        "SLOW_QUERY_THRESHOLD_MS": SLOW_MS,
+        **settings,
     }
+    ours = {name: os.environ.get(name, value) for name, value in ours.items()}
     try:
-        with serving(folder, Code(), **ours | settings) as service:
+        with serving(folder, Code(), **ours) as service:
             yield service
     finally:
         shutil.rmtree(folder, ignore_errors=True)

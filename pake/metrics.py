@@ -53,9 +53,10 @@ class Meters:
     """The instruments of one app in one process; for all workers together with PROMETHEUS_MULTIPROC_DIR."""
 
     def __init__(self) -> None:
-        shared = "PAKE_WORKER_SLOT" in os.environ and "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        slot = os.environ.get("PAKE_WORKER_SLOT")
+        shared = slot is not None and "PROMETHEUS_MULTIPROC_DIR" in os.environ
         if shared:
-            values.ValueClass = values.MultiProcessValue(lambda: os.environ["PAKE_WORKER_SLOT"])  # type: ignore[no-untyped-call]
+            values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
         self.registry = CollectorRegistry()
         """What is exposed."""
