@@ -80,7 +80,7 @@ def statements(rows: Sequence[StatementRow]) -> str:
                 str(row.calls),
                 seconds(row.duration),
                 seconds(row.duration_max),
-                str(row.rows),
+                str(row.rows or "-"),  # no driver counts them all
             )
             for row in rows
         ],

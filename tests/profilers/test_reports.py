@@ -89,6 +89,19 @@ def test_an_empty_store_is_a_whole_report(store, name):
         assert page == text.EMPTY
 
 
+def test_rows_that_the_driver_does_not_count_are_no_zero(store):
+    profile = Profile("GET /posts", 1_760_000_000.0, duration=0.1, host="h", worker=1)
+    profile.statements = [
+        Statement("SELECT uncounted", 0.001, 0.001),
+        Statement("SELECT ten", 0.001, 0.001, 10),
+    ]
+    store.add([profile])
+    page = " ".join(re.sub("<[^>]+>", " ", drawn(store, "html")).split())
+    assert re.search(r"SELECT uncounted \S+ \S+ ms \S+ ms –", page)
+    lines = text.statements(store.statements(Period())).splitlines()
+    assert sorted(line.split()[-1] for line in lines[2:]) == ["-", "10"]
+
+
 def test_what_was_left_out_is_said(filled, monkeypatch):
     monkeypatch.setattr(type(filled), "left_out", lambda self: {"profiles": 7, "bytes": 0})
     for name in ("text", "md", "html"):
