@@ -33,6 +33,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    insert,
     literal_column,
     select,
     true,
@@ -140,6 +141,11 @@ def list_health_checks_with_services(
     return Found(_etag(written), rows)
 
 
+def record(connection: Connection, history: History, values: list[dict[str, Any]]) -> list[Row]:
+    """Write rows of a history; what is shown of each, in the same order. 1 statement."""
+    return [dict(row) for row in connection.execute(_recording(history), values).mappings()]
+
+
 def _read(connection: Connection, statement: Select[Any], **values: Any) -> list[Row]:
     result = connection.execute(statement, values)
     names = tuple(result.keys())
@@ -178,20 +184,28 @@ def _etag_now(
 
 
 def _columns(source: Any, model: type[Any], prefix: str = "") -> Sequence[Any]:
-    """The columns of `source` that the answer shows, UUIDs as text, which is how; and WRITTEN."""
-    columns: list[ColumnElement[Any]] = [source.c[name] for name in _SHOWN[model].model_fields]
+    """The columns of `source` that the answer shows, and WRITTEN."""
     written = _written(source) if isinstance(source, Table) else source.c[WRITTEN]
+    return [*_shown(source, model, prefix), written.label(prefix + WRITTEN)]
+
+
+def _shown(source: Any, model: type[Any], prefix: str = "") -> Sequence[Any]:
+    """The columns that the answer shows, UUIDs as text, which is how."""
+    columns: list[ColumnElement[Any]] = [source.c[name] for name in _SHOWN[model].model_fields]
     return [
-        *(
-            (cast(one, String) if isinstance(one.type, Uuid) else one).label(prefix + one.name)
-            for one in columns
-        ),
-        written.label(prefix + WRITTEN),
+        (cast(one, String) if isinstance(one.type, Uuid) else one).label(prefix + one.name) for one in columns
     ]
 
 
 def _written(table: Table) -> ColumnElement[Any]:
     return literal_column(f"{table.name}.xmin")
+
+
+@cache
+def _recording(history: History) -> Any:
+    table = history.__table__
+    assert isinstance(table, Table)
+    return insert(table).returning(*_shown(table, history), sort_by_parameter_order=True)
 
 
 @cache

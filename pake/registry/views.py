@@ -9,7 +9,6 @@ from uuid import UUID
 
 from apiflask import APIBlueprint
 from flask import Response, request, url_for
-from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -26,11 +25,9 @@ from pake.registry.schemas import (
     TIME_KEY,
     AnyService,
     Batch,
-    HealthCheckOut,
     HealthCheckPage,
     HealthChecksIn,
     HealthCheckWithServicePage,
-    MetricOut,
     MetricPage,
     MetricsIn,
     PageQuery,
@@ -47,7 +44,6 @@ from pake.registry.schemas import (
     to_cursor,
 )
 from pake.replica import from_replica
-from pake.schemas import Out
 
 bp = APIBlueprint("registry", __name__, tag="Registry")
 
@@ -158,9 +154,9 @@ def list_health_checks(service_id: UUID, query_data: PageQuery) -> Response:
 @bp.input(HealthChecksIn)
 @bp.output(HealthCheckPage, status_code=201)
 @bp.doc(responses=[404])
-def record_health_checks(service_id: UUID, json_data: HealthChecksIn) -> tuple[dict[str, Any], int]:
+def record_health_checks(service_id: UUID, json_data: HealthChecksIn) -> Response:
     """Record one health check, or several."""
-    return _record(service_id, json_data, ServiceHealthCheck, HealthCheckOut)
+    return _record(service_id, json_data, ServiceHealthCheck)
 
 
 @bp.get("/services/<uuid:service_id>/metrics")
@@ -179,9 +175,9 @@ def list_metrics(service_id: UUID, query_data: PageQuery) -> Response:
 @bp.input(MetricsIn)
 @bp.output(MetricPage, status_code=201)
 @bp.doc(responses=[404])
-def record_metrics(service_id: UUID, json_data: MetricsIn) -> tuple[dict[str, Any], int]:
+def record_metrics(service_id: UUID, json_data: MetricsIn) -> Response:
     """Record one metric, or several."""
-    return _record(service_id, json_data, ServiceMetrics, MetricOut)
+    return _record(service_id, json_data, ServiceMetrics)
 
 
 @bp.get("/health-checks")
@@ -242,23 +238,21 @@ def _history(service_id: UUID, query: PageQuery, history: queries.History) -> Re
     return _page(found, query.limit, "timestamp", key)
 
 
-def _record(
-    service_id: UUID, sent: HealthChecksIn | MetricsIn, history: queries.History, shape: type[Out]
-) -> tuple[dict[str, Any], int]:
+def _record(service_id: UUID, sent: HealthChecksIn | MetricsIn, history: queries.History) -> Response:
     now = datetime.now(UTC)
     items = sent.root.items if isinstance(sent.root, Batch) else [sent.root]
     values = [
         {**item.model_dump(), "timestamp": item.timestamp or now, "service_id": service_id} for item in items
     ]
-    statement = insert(history).returning(history, sort_by_parameter_order=True)
     try:
-        rows = db.session.scalars(statement, values).all()
+        recorded = rows.record(db.session.connection(), history, values)
     except IntegrityError:  # the foreign key: nothing else here can conflict
         db.session.rollback()
         raise Problem(404, "There is no such service.") from None
-    shown = [shape.model_validate(row) for row in rows]
     db.session.commit()
-    return {"items": shown, "next_cursor": None}, 201
+    response = json_response({"items": recorded, "next_cursor": None})
+    response.status_code = 201
+    return response
 
 
 def _known() -> rows.Known | None:

@@ -97,7 +97,7 @@ def test_rows_that_the_driver_does_not_count_are_no_zero(store):
     ]
     store.add([profile])
     page = " ".join(re.sub("<[^>]+>", " ", drawn(store, "html")).split())
-    assert re.search(r"SELECT uncounted \S+ \S+ ms \S+ ms –", page)
+    assert re.search(r"SELECT uncounted \S+ \S+ ms \S+ ms \N{EN DASH}", page)
     lines = text.statements(store.statements(Period())).splitlines()
     assert sorted(line.split()[-1] for line in lines[2:]) == ["-", "10"]
 
