@@ -125,12 +125,12 @@ class Recording(Profile):
     dialect: Any
     """Only the statements of the engine that this dialect belongs to are collected; None for all."""
     flushes: int
-    finished = False
-    dropped = False
+    finished: bool
+    dropped: bool
     """Nobody wants it: nothing more is collected, and it is not handed on."""
     whole_body = False
     """The response's body was there before it was sent."""
-    held: dict[int, float] | None = None
+    held: dict[int, float] | None
     """Since when each connection is held, by its id."""
     timed: bool
     """Its own cost is measured, for the brake."""
@@ -154,10 +154,10 @@ class Recording(Profile):
         self.kind = kind
         self.records: list[Record] = []
         self.outer = outer
-        # Each statement asks for these, and what is only in the class takes Python longer to find.
-        self.timed = False
+        # Each statement or request asks for these, and what is only in the class takes Python longer to find.
+        self.timed = self.finished = self.dropped = False
         self.flushes = 0
-        self.dialect = None
+        self.dialect = self.held = None
         self.needs: frozenset[Need] = needs | outer.needs if outer else needs
 
     @property

@@ -183,11 +183,12 @@ def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
     if recording.finished:
         return
     del recording.environ
-    entered = time.thread_time() if recording.timed else 0.0
+    timed = recording.timed
+    entered = time.thread_time() if timed else 0.0
     for profiler in recording.active.finishers:
         call_hook(profiler, "on_finish", recording)
     recording.finish()
-    if recording.timed:
+    if timed:
         recording.hooks += time.thread_time() - entered
     try:
         deliver(recording)
@@ -220,12 +221,13 @@ def watching(full_dispatch_request: Callable[..., Any], begin: Callable[[str], N
         # Werkzeug's key: asking Flask's `request` would cost as much as all the rest of this.
         request = recording.environ.get("werkzeug.request") or current_request
         rule = request.url_rule
+        name = recording.name
         if rule is not None:
             recording.endpoint = rule.endpoint
-            recording.name = request_name(request.method, rule.rule)
-        begin(recording.name)
+            recording.name = name = request_name(request.method, rule.rule)
+        begin(name)
         wants = recording.active.wants
-        if wants is not None and not wants(recording.name):
+        if wants is not None and not wants(name):
             recording.dropped = True
             current.set(recording.outer)
         response = full_dispatch_request(*args)
@@ -250,10 +252,10 @@ def answering(handle_exception: Callable[..., Any]) -> Callable[..., Any]:
 
 def _note(recording: Recording, response: Response) -> None:
     """The status; and a body that is there already is not watched while it is sent."""
-    recording.status = response.status_code
+    recording.status = status = response.status_code
     # The page of an error arrives as an iterator, although nothing of it is still to be computed.
     recording.whole_body = isinstance(response.response, (list, tuple)) or (
-        recording.status >= 400 and response.content_length is not None
+        status >= 400 and response.content_length is not None
     )
 
 

@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import get_ident
 from types import FrameType
 from typing import NamedTuple
 
@@ -126,7 +127,7 @@ class WorkerSlots:
 
     def begin(self, name: str) -> None:
         """Note a request that begins in this thread."""
-        slot = self._slots.get(threading.get_ident())
+        slot = self._slots.get(get_ident())
         if slot is None:
             slot = self._take()
             if slot is None:
@@ -135,7 +136,7 @@ class WorkerSlots:
 
     def end(self) -> None:
         """The request of this thread, if it has one, has ended."""
-        slot = self._slots.get(threading.get_ident())
+        slot = self._slots.get(get_ident())
         if slot is not None:
             _pack_time(self._map, slot + _STARTED, 0.0)
 
@@ -149,7 +150,7 @@ class WorkerSlots:
             if taken is None:
                 return None
             slot = taken
-        self._slots[threading.get_ident()] = slot
+        self._slots[get_ident()] = slot
         return slot
 
     def _started(self, slot: int) -> float:
