@@ -56,10 +56,8 @@ def _executing(name: str) -> Callable[..., bool]:
     without_parameters = name == "do_execute_no_params"
 
     def execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> bool:
-        arguments: tuple[Any, ...] = (cursor, statement, parameters, context)
         if without_parameters:
             parameters, context = None, parameters
-            arguments = (cursor, statement, context)
         recording = current.get()
         if recording is None or context is None or not recording.needs or _failures >= MAX_FAILURES:
             return False
@@ -84,6 +82,7 @@ def _executing(name: str) -> Callable[..., bool]:
         except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
             _failed()
         listeners = getattr(dialect.dispatch, name)
+        rest = (context,) if without_parameters else (parameters, context)
         error = ""
         if timed:
             recording.hooks += time.thread_time() - entered
@@ -91,8 +90,8 @@ def _executing(name: str) -> Callable[..., bool]:
         try:
             # Who handles the statement ends the chain of listeners, so the others are asked from here.
             alone = not listeners.listeners and len(listeners.parent_listeners) == 1
-            if alone or not any(other(*arguments) for other in listeners if other not in _OURS):
-                getattr(dialect, name)(*arguments)
+            if alone or not any(other(cursor, statement, *rest) for other in listeners if other not in _OURS):
+                getattr(dialect, name)(cursor, statement, *rest)
         except BaseException as raised:
             error = type(raised).__name__
             raise

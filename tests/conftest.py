@@ -23,6 +23,8 @@ import sqlalchemy as sa
 
 from pake import embedded
 
+pytest.register_assert_rewrite("tests.faults.client")
+
 FAST = {
     "fsync": "off",
     "full_page_writes": "off",

@@ -25,6 +25,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Connection,
+    CursorResult,
     Select,
     String,
     Table,
@@ -143,11 +144,14 @@ def list_health_checks_with_services(
 
 def record(connection: Connection, history: History, values: list[dict[str, Any]]) -> list[Row]:
     """Write rows of a history; what is shown of each, in the same order. 1 statement."""
-    return [dict(row) for row in connection.execute(_recording(history), values).mappings()]
+    return _dicts(connection.execute(_recording(history), values))
 
 
 def _read(connection: Connection, statement: Select[Any], **values: Any) -> list[Row]:
-    result = connection.execute(statement, values)
+    return _dicts(connection.execute(statement, values))
+
+
+def _dicts(result: CursorResult[Any]) -> list[Row]:
     names = tuple(result.keys())
     return [dict(zip(names, row, strict=True)) for row in result.all()]
 

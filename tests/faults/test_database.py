@@ -20,8 +20,8 @@ from pake import embedded
 from pake.config import Settings
 from pake.database import longest_wait
 from tests.conftest import autocommit, migrate
+from tests.faults.client import account, assert_problem, register, with_token
 from tests.faults.conftest import KEY
-from tests.faults.test_answers import account, assert_problem, register, with_token
 from tests.servers import Server, gunicorn, wait_for
 
 LIMITS = {"WEB_CONCURRENCY": "1", "SECRET_KEY": KEY, "LOG_FORMAT": "json"}

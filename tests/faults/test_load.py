@@ -14,8 +14,8 @@ import pytest
 
 from pake.config import Settings
 from tests import conftest as postgres
+from tests.faults.client import account, assert_problem, new_name, sign_in, with_token
 from tests.faults.conftest import KEY
-from tests.faults.test_answers import account, assert_problem, new_name, sign_in, with_token
 from tests.servers import Server, gunicorn
 
 JSON = "Content-Type: application/json\r\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.faults.client import account, with_token
 from tests.faults.conftest import KEY
-from tests.faults.test_answers import account, with_token
 from tests.faults.test_database import locked, statement_waits
 from tests.servers import Server, gunicorn, wait_for
 

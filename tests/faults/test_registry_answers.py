@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.faults.test_answers import PASSWORD, assert_problem, command, new_name, post, send, sign_in
+from tests.faults.client import PASSWORD, assert_problem, command, new_name, post, send, sign_in
 from tests.servers import Server
 
 SERVICE = {

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from pake import embedded
 from tests.conftest import FAST, autocommit, migrate
+from tests.faults.client import account, with_token
 from tests.faults.conftest import KEY
-from tests.faults.test_answers import account, with_token
 from tests.faults.test_database import frozen
 from tests.servers import Server, gunicorn, wait_for
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.faults.test_answers import assert_problem
+from tests.faults.client import assert_problem
 from tests.faults.test_processes import ask_again_and_again, reload
 from tests.servers import Server, gunicorn, wait_for
 
