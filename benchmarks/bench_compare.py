@@ -10,6 +10,7 @@ run starts the services anew, with other hash seeds, requests and order; a line 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import random
@@ -44,6 +45,7 @@ FOUND = {
     "index": rf"^{re.escape(INDEX_ROUTE)}: service_health_checks is read from end to end",
 }
 """What a problem says that found its fault."""
+LOOP = 2_000_000
 CORES = 2
 """Processes of the load beside."""
 
@@ -61,9 +63,9 @@ def main() -> int:
         return summary(options.log)
     options.log.parent.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, compare.interrupted)
-    with tempfile.TemporaryDirectory(prefix="bench-compare-") as place, load(CORES if options.load else 0):
+    with tempfile.TemporaryDirectory(prefix="bench-compare-") as place:
         head = planted(options.what, Path(place) / "head")
-        with sides.prepared(str(service.ROOT), str(head)) as both:
+        with load(CORES if options.load else 0), sides.prepared(str(service.ROOT), str(head)) as both:
             for number in range(options.runs):
                 arguments = ["--seed", str(options.seed + 1000 * number), *rest]
                 if options.what == "counts":
@@ -140,7 +142,8 @@ def planted(what: str, head: Path) -> Path:
         edit(
             views,
             "        checks = rows.list_health",
-            f"        for _ in bytes({turns()}):\n            pass\n",
+            "        from itertools import repeat\n"
+            f"        for _ in repeat(None, {turns()}):\n            pass\n",
         )
     if what == "counts":
         extra = '            session.connection().exec_driver_sql("SELECT count(*) FROM users")\n'
@@ -170,15 +173,20 @@ def edit(file: Path, before: str, line: str) -> None:
 
 
 def turns() -> int:
-    """Turns of an empty loop that cost a fifth of the slower route's CPU time, measured here and now."""
+    """Turns of an empty loop that cost a fifth of the slower route's CPU time, measured here and now.
+
+    In turns with the requests: a machine that is busy at one of the two moments would plant another share.
+    """
     route = next(route for route in routes.read() if route.name == SLOWER_ROUTE)
+    turns, request = [], 0.0
     with sides.prepared(str(service.ROOT), str(service.ROOT)) as both:
-        measured = next(iter(timing.measure(both, [route], 1, 10, 1, print)))
-    request = float(measured[route.name].figures["cpu"].mean())
-    began = time.thread_time()
-    for _ in bytes(2_000_000):
-        pass
-    return round(request * SLOWER_BY / ((time.thread_time() - began) / 2_000_000))
+        for measured in timing.measure(both, [route], pairs=5, rounds=10, seed=1, say=print):
+            began = time.thread_time()
+            for _ in itertools.repeat(None, LOOP):
+                pass
+            turns.append((time.thread_time() - began) / LOOP)
+            request = float(measured[route.name].figures["cpu"].mean())
+    return round(request * SLOWER_BY / statistics.mean(turns))
 
 
 def byte_arrays() -> int:
