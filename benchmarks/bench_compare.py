@@ -180,7 +180,7 @@ def turns() -> int:
     share; and after pauses, as in a worker: a processor that had other code in its caches takes longer.
     """
     route = next(route for route in routes.read() if route.name == SLOWER_ROUTE)
-    turns, request = [], 0.0
+    seconds, request = [], 0.0
     with sides.prepared(str(service.ROOT), str(service.ROOT)) as both:
         for measured in timing.measure(both, [route], pairs=5, rounds=10, seed=1, say=print):
             for _ in range(50):
@@ -188,9 +188,9 @@ def turns() -> int:
                 began = time.thread_time()
                 for _ in itertools.repeat(None, LOOP):
                     pass
-                turns.append((time.thread_time() - began) / LOOP)
+                seconds.append((time.thread_time() - began) / LOOP)
             request = float(measured[route.name].figures["cpu"].mean())
-    return round(request * SLOWER_BY / statistics.mean(turns))
+    return round(request * SLOWER_BY / statistics.mean(seconds))
 
 
 def byte_arrays() -> int:

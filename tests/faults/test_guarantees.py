@@ -38,7 +38,7 @@ def test_a_row_is_kept_when_all_its_tests_ran_and_passed(outcomes: dict[str, boo
 
 def test_markers_are_found(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text(
-        "@pytest.mark.fault(3, 4)\n@pytest.mark.skip\ndef test_a(): pass\n\ndef test_b(): pass\n"
+        "@pytest.mark.fault(3, 4)\n@pytest.mark.slow\ndef test_a(): pass\n\ndef test_b(): pass\n"
     )
     path = f"{tmp_path.name}/test_x.py"
     assert marks(tmp_path) == [Mark(3, path, "test_a"), Mark(4, path, "test_a")]
