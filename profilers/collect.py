@@ -20,6 +20,7 @@ from profilers.shapes import normalise
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+    from flask import Response
 
 _now, _clock = time.time, time.perf_counter
 
@@ -105,9 +106,11 @@ class Recording(Profile):
     """A profile that is being collected. `statements` are made of the records when they are first read.
 
     Defaults of the class, and containers made when they are first asked for, cost a request nothing; so
-    `Profile.__init__`, which sets each, is not called. Nor is there a `__getattr__`: with one, Python looks
-    every attribute up the long way.
+    `Profile.__init__`, which sets each, is not called: `new_recording` makes one. Nor is there a
+    `__getattr__`: with one, Python looks every attribute up the long way.
     """
+
+    __init__ = object.__init__  # Python calls one of its own at once
 
     id = ""
     duration = 0.0
@@ -116,10 +119,20 @@ class Recording(Profile):
     worker = 0
     outcome = "finished"
     left_out = 0
+    begun: float
+    """`time.perf_counter()`."""
+    records: list[Record]
+    outer: Recording | None
+    """The block or request around it, whose statements these are as well."""
+    needs: frozenset[Need]
     endpoint = ""
     """Flask's name of the view."""
     environ: WSGIEnvironment = {}  # noqa: RUF012 - only ever replaced
     """Of a request, while it runs."""
+    response: Response | None
+    """Flask's, of a request, until it has been sent."""
+    slot = -1
+    """What ends the note of a request, see `WorkerSlots`."""
     active: Any = None
     """Which profilers run for it (`recording.Active`); None for a block."""
     dialect: Any
@@ -128,8 +141,6 @@ class Recording(Profile):
     finished: bool
     dropped: bool
     """Nobody wants it: nothing more is collected, and it is not handed on."""
-    whole_body = False
-    """The response's body was there before it was sent."""
     held: dict[int, float] | None
     """Since when each connection is held, by its id."""
     timed: bool
@@ -146,19 +157,6 @@ class Recording(Profile):
     """When a transaction ended, and how: `commit` or `rollback`."""
     notes: dict[str, Any] = _Made(dict)  # type: ignore[assignment]
     """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
-
-    def __init__(self, name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> None:
-        self.begun = _clock()
-        self.name = name
-        self.started_at = _now()
-        self.kind = kind
-        self.records: list[Record] = []
-        self.outer = outer
-        # Each statement or request asks for these, and what is only in the class takes Python longer to find.
-        self.timed = self.finished = self.dropped = False
-        self.flushes = 0
-        self.dialect = self.held = None
-        self.needs: frozenset[Need] = needs | outer.needs if outer else needs
 
     @property
     def statements(self) -> list[Statement]:
@@ -220,6 +218,23 @@ class Recording(Profile):
 
     def count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
+
+
+def new_recording(name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> Recording:
+    """A recording that begins now."""
+    recording: Recording = Recording()
+    recording.begun = _clock()
+    recording.name = name
+    recording.started_at = _now()
+    recording.kind = kind
+    recording.records = []
+    recording.outer = outer
+    # Each statement or request asks for these, and what is only in the class takes Python longer to find.
+    recording.timed = recording.finished = recording.dropped = False
+    recording.flushes = 0
+    recording.dialect = recording.held = recording.response = None
+    recording.needs = needs | outer.needs if outer else needs
+    return recording
 
 
 def shape_of(record: Record) -> str:

@@ -50,7 +50,7 @@ class Profilers:
         """What runs beside the requests; None while no profiler is enabled or on standby."""
         self.deliver: Callable[[Recording], None] = lambda recording: None
         """Takes each finished profile, in the thread of its request: must only put it aside."""
-        self._end: Callable[[], None] = lambda: None
+        self._end: Callable[[int], None] = lambda slot: None
         self._started = False
         self._serves = 0
         """The process whose worker was started and not stopped."""
@@ -96,7 +96,7 @@ class Profilers:
         installed.add(self)
 
     def _around(self, app: WSGIApplication, worker: Worker) -> WSGIApplication:
-        from profilers.recording import record_request
+        from profilers import recording
 
         finished = self._finished
         noted = getattr(app, "__func__", None) is Flask.wsgi_app  # else there is middleware in between
@@ -108,16 +108,16 @@ class Profilers:
             if active is not None and active.draw is not None:
                 active = active.draw()
             if active is not None:
-                return record_request(app, environ, start_response, active, finished, noted=noted)
+                return recording.record_request(app, environ, start_response, active, finished, noted=noted)
             try:
                 return app(environ, start_response)
             finally:
-                worker.end()
+                worker.end(environ.get(recording.SLOT, -1))
 
         return serve
 
     def _finished(self, recording: Recording) -> None:
-        self._end()
+        self._end(recording.slot)
         if not recording.dropped:
             self.deliver(recording)
 

@@ -16,6 +16,7 @@ below. So the statement that queried the parents is found without following a si
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
@@ -37,8 +38,17 @@ from profilers.plugin import Need
 
 log = logging.getLogger("profilers")
 
+
+def _without_lock(numbers: Callable[[], int]) -> Callable[[], int]:
+    """SQLAlchemy's numbers of loads, drawn without the lock around them, which Python's own does not need."""
+    for cell in numbers.__closure__ or ():
+        if isinstance(cell.cell_contents, itertools.count):
+            return cell.cell_contents.__next__
+    return numbers
+
+
 _new = tuple.__new__
-_new_run = loading._new_runid
+_new_run = _without_lock(loading._new_runid)
 _clock = time.perf_counter
 _preparing = threading.Lock()
 MAX_WAYS = 4
@@ -67,11 +77,14 @@ def _executing(name: str) -> Callable[..., bool]:
         dialect = context.dialect
         sql = context.compiled
         try:
-            if "do_commit" not in dialect.__dict__:
-                if isinstance(context.root_connection.connection, _AdhocProxiedConnection):
-                    return False  # SQLAlchemy asks a new server for its version
-                _watch(context.root_connection.engine)
-            ways = getattr(sql, "_profilers_ways", ())
+            try:
+                ways = sql._profilers_ways
+            except AttributeError:  # it has not been sent before
+                ways = ()
+                if "do_commit" not in dialect.__dict__:
+                    if isinstance(context.root_connection.connection, _AdhocProxiedConnection):
+                        return False  # SQLAlchemy asks a new server for its version
+                    _watch(context.root_connection.engine)
             site = follow(ways)
             if site is None:
                 way = find_way(sys._getframe())

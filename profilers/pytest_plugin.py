@@ -137,7 +137,7 @@ class Suite:
 
         dispatch, handle = flask.Flask.full_dispatch_request, flask.Flask.handle_exception
         flask.Flask.__call__ = profiled_call  # type: ignore[assignment, method-assign]
-        flask.Flask.full_dispatch_request = watching(dispatch, lambda name: None)  # type: ignore[method-assign]
+        flask.Flask.full_dispatch_request = watching(dispatch, lambda name, started: -1)  # type: ignore[method-assign]
         flask.Flask.handle_exception = answering(handle)  # type: ignore[method-assign]
         try:
             with record(item.nodeid) as body:

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, current_app
+from flask import current_app
 from flask import request as current_request
 
 from profilers import listeners, options
 from profilers.brake import TIMED
-from profilers.collect import Recording, current
+from profilers.collect import Recording, current, new_recording
 from profilers.plugin import Need, Profiler, call_hook
 from profilers.profile import Profile
 
@@ -34,6 +34,7 @@ _requests = itertools.count()
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNROUTED = {method: f"{method} (no route)" for method in _METHODS}
 _OTHER = "OTHER (no route)"
+_NO_ENVIRON: WSGIEnvironment = {}
 
 
 class Active:
@@ -91,7 +92,7 @@ def record(name: str, profile: str | Sequence[str] = DEFAULT, engine: Any = None
     extension = current_app.extensions.get("profilers") if current_app else None
     active = Active(_profilers(options.split_names(profile), extension))
     listeners.install(active.needs)
-    recording = Recording(name, "block", active.needs, current.get())
+    recording = new_recording(name, "block", active.needs, current.get())
     recording.dialect = engine.dialect if engine is not None else None
     token = current.set(recording)
     for profiler in active.starters:
@@ -136,11 +137,11 @@ def record_request(
     """
     timed = next(_requests) % TIMED == 0
     entered = time.thread_time() if timed else 0.0
-    method = environ["REQUEST_METHOD"]
     outer = current.get()
     while outer is not None and outer.kind != "block":
         outer = outer.outer
-    recording = Recording(_UNROUTED.get(method, _OTHER), "request", active.needs, outer)
+    name = _UNROUTED.get(environ["REQUEST_METHOD"], _OTHER)
+    recording = new_recording(name, "request", active.needs, outer)
     recording.active = active
     recording.environ = environ
     token = current.set(recording)
@@ -158,7 +159,17 @@ def record_request(
         raise
     finally:
         current.reset(token)
-    if recording.whole_body or recording.dropped or _is_file(iterable, environ):
+    response = recording.response
+    whole = False
+    if response is not None:
+        status = response.status_code
+        if noted:
+            recording.status = status
+        # The page of an error arrives as an iterator, although nothing of it is still to be computed.
+        whole = isinstance(response.response, (list, tuple)) or (
+            status >= 400 and response.content_length is not None
+        )
+    if whole or recording.dropped or _is_file(iterable, environ):
         _end(recording, deliver)
         return iterable
     return Body(recording, iterable, deliver)
@@ -182,7 +193,7 @@ def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
     """Finish the profile and hand it on, once."""
     if recording.finished:
         return
-    del recording.environ
+    recording.environ, recording.response = _NO_ENVIRON, None
     timed = recording.timed
     entered = time.thread_time() if timed else 0.0
     for profiler in recording.active.finishers:
@@ -199,24 +210,32 @@ def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
 @lru_cache(maxsize=4096)
 def request_name(method: str, rule: str | None) -> str:
     """`GET /services/<id>`: never the URL, and never a method that the client made up."""
-    return f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
+    name = f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
+    return name.encode(errors="replace").decode()
 
 
-def watching(full_dispatch_request: Callable[..., Any], begin: Callable[[str], None]) -> Callable[..., Any]:
+SLOT = "profilers.slot"
+"""Where the environment of a request that is not profiled has what ends its note."""
+
+
+def watching(
+    full_dispatch_request: Callable[..., Any], begin: Callable[[str, float], int]
+) -> Callable[..., Any]:
     """Flask's `full_dispatch_request` that names the profile, or lets go of it, and notes the answer.
 
     A method rather than functions in `before_request` and `after_request`: Flask would look up proxies for
     those, and inspect whether they are coroutines, at each request.
 
     Args:
-        begin: is told the name of every request, profiled or not.
+        begin: is told the name of every request, profiled or not, and when it began; see `Worker.begin`.
     """
 
     def watched(*args: Any) -> Any:
         recording = current.get()
         if recording is None or recording.active is None:  # not profiled, or all it has around it is a block
             rule = current_request.url_rule
-            begin(request_name(current_request.method, rule.rule if rule is not None else None))
+            name = request_name(current_request.method, rule.rule if rule is not None else None)
+            current_request.environ[SLOT] = begin(name, time.time())
             return full_dispatch_request(*args)
         # Werkzeug's key: asking Flask's `request` would cost as much as all the rest of this.
         request = recording.environ.get("werkzeug.request") or current_request
@@ -225,13 +244,12 @@ def watching(full_dispatch_request: Callable[..., Any], begin: Callable[[str], N
         if rule is not None:
             recording.endpoint = rule.endpoint
             recording.name = name = request_name(request.method, rule.rule)
-        begin(name)
+        recording.slot = begin(name, recording.started_at)
         wants = recording.active.wants
         if wants is not None and not wants(name):
             recording.dropped = True
             current.set(recording.outer)
-        response = full_dispatch_request(*args)
-        _note(recording, response)
+        recording.response = response = full_dispatch_request(*args)
         return response
 
     return watched
@@ -244,19 +262,10 @@ def answering(handle_exception: Callable[..., Any]) -> Callable[..., Any]:
         response = handle_exception(*args)
         recording = current.get()
         if recording is not None:
-            _note(recording, response)
+            recording.response = response
         return response
 
     return answered
-
-
-def _note(recording: Recording, response: Response) -> None:
-    """The status; and a body that is there already is not watched while it is sent."""
-    recording.status = status = response.status_code
-    # The page of an error arrives as an iterator, although nothing of it is still to be computed.
-    recording.whole_body = isinstance(response.response, (list, tuple)) or (
-        status >= 400 and response.content_length is not None
-    )
 
 
 class Body:

@@ -134,10 +134,12 @@ class Worker:
         self.put: Callable[[Profile], None] = self.writer.put
         """Take a finished profile, unexamined."""
         slots = self.slots
-        self.begin: Callable[[str], None] = slots.begin if slots is not None else lambda name: None
-        """A request to this endpoint begins in this thread."""
-        self.end: Callable[[], None] = slots.end if slots is not None else lambda: None
-        """The request of this thread has ended."""
+        self.begin: Callable[[str, float], int] = (
+            slots.begin if slots is not None else lambda name, started: -1
+        )
+        """A request to this endpoint begins in this thread, at a time; returns what `end` is to be given."""
+        self.end: Callable[[int], None] = slots.end if slots is not None else lambda _: None
+        """That request has ended."""
         self._app = app
         self._configured = Switch(tuple(profiler.name for profiler in profilers), sample=_sample(app))
         self._profilers = {profiler.name: profiler for profiler in profilers}
@@ -299,7 +301,7 @@ def _slots(app: Flask, store: Store) -> WorkerSlots | None:
     path = store.database.path
     folder = path.parent if path is not None else default_folder(app.instance_path)
     try:
-        return WorkerSlots.of(folder / "running")
+        return WorkerSlots.of(folder / "workers")
     except OSError as error:
         log.warning("running requests cannot be noted in %s: %s", folder, error)
         return None

@@ -1,9 +1,9 @@
 """Names the request that was running when its worker was killed, and the line it had come to.
 
-Every worker notes its running requests in a file that it maps into memory: a note costs about as much as two
-assignments, and it stays when the worker is killed with SIGKILL, by the kernel for its memory or by Gunicorn
-for its silence. The other workers, or those of the next start, find the notes of the dead and add them to the
-store: "killed after 29.8 s in GET /x at api.py:41".
+Every worker notes its running requests in a file that it maps into memory: a note is two numbers, that of
+the request's name and when it began, and it stays when the worker is killed with SIGKILL, by the kernel for
+its memory or by Gunicorn for its silence. The other workers, or those of the next start, find the notes of
+the dead and add them to the store: "killed after 29.8 s in GET /x at api.py:41".
 
 A worker holds a lock on its part of the file (POSIX record locks: the kernel gives them back however a
 process ends), so no process id is ever mistaken. Where there are no such locks (Windows) nothing is noted.
@@ -42,19 +42,24 @@ LINE_SECONDS = 0.8
 GONE_SECONDS = 5.0
 """Workers give a sign of life twice a second; one that was silent for so long serves nothing any more."""
 
-# A request's name and, last, when it started: written in that order, so that a note cut short says nothing.
-_REQUEST = struct.Struct("<d200sd")
-_NOTED, _STARTED = 0, _REQUEST.size - 8
-# Where it is: resident memory, line, file, function.
-_LINE = struct.Struct("<QI200s80s")
-_SLOT = 512
-_HEADER = struct.Struct("<QddB")  # process id, last sign of life, when it was timed out, whether it was
-_SEEN = 8
-_PART = _SLOT * (REQUESTS + 1)
-_TIME = struct.Struct("<d")
+NAMES = 500
+"""Different names of requests that one worker notes; further ones are `OTHER`."""
+OTHER = "(others)"
 
-_now = time.time
-_pack_request, _pack_time = _REQUEST.pack_into, _TIME.pack_into
+# A request: the number of its name, when it began, when its line was noted; all as floats, which are set
+# faster than bytes are packed. The number comes before the time, so that a note cut short says nothing; a
+# line that was noted before the request began is not its own.
+_NUMBER, _STARTED, _NOTED = range(3)
+_REQUEST = struct.Struct("=3d")
+# Where it is: resident memory, line, file, function.
+_LINE = struct.Struct("=QI200s80s")
+_SLOT = 320
+_HEADER = struct.Struct("=QddB")  # process id, last sign of life, when it was timed out, whether it was
+_SEEN = 1
+_NAME = struct.Struct("=200s")
+_NAMES_AT = _SLOT * (REQUESTS + 1)
+_PART = _NAMES_AT + _NAME.size * NAMES
+_FLOAT = 8
 
 Locate = Callable[[FrameType], Location | None]
 """The innermost line of the project on a stack."""
@@ -84,12 +89,16 @@ class WorkerSlots:
         if os.fstat(self._file).st_size < WORKERS * _PART:
             os.ftruncate(self._file, WORKERS * _PART)  # sparse: only what is used takes room
         self._map = mmap.mmap(self._file, WORKERS * _PART)
+        self._floats = memoryview(self._map).cast("d")
+        """All of the file; a slot is the place of its first."""
         self._reset()
 
     def _reset(self) -> None:
         self._part = -1
         self._free: deque[int] = deque()
         self._slots: dict[int, int] = {}  # by thread, which keeps its slot from one request to the next
+        self._names: dict[str, float] = {}
+        self._naming = threading.Lock()
 
     @classmethod
     def of(cls, path: Path) -> WorkerSlots:
@@ -120,50 +129,63 @@ class WorkerSlots:
                 self._unlock(part)
                 return False
             self._part = part
-            self._free.extend(part * _PART + _SLOT * number for number in range(1, REQUESTS + 1))
+            self._free.extend(_slots_of(part))
             _HEADER.pack_into(self._map, part * _PART, os.getpid(), time.time(), 0.0, 0)
             return True
         return False
 
-    def begin(self, name: str) -> None:
-        """Note a request that begins in this thread."""
-        slot = self._slots.get(get_ident())
-        if slot is None:
+    def begin(self, name: str, started: float) -> int:
+        """Note a request that begins in this thread; returns what `end` is to be given, -1 for nothing."""
+        slot = self._slots.get(get_ident(), -1)
+        if slot < 0:
             slot = self._take()
-            if slot is None:
-                return
-        _pack_request(self._map, slot, 0.0, name.encode(errors="replace"), _now())
+            if slot < 0:
+                return -1
+        floats = self._floats
+        floats[slot] = self._names.get(name) or self._number(name)
+        floats[slot + _STARTED] = started
+        return slot
 
-    def end(self) -> None:
-        """The request of this thread, if it has one, has ended."""
-        slot = self._slots.get(get_ident())
-        if slot is not None:
-            _pack_time(self._map, slot + _STARTED, 0.0)
+    def end(self, slot: int) -> None:
+        """The request has ended; one that this process gave up, or did not begin, is left as it is."""
+        if slot >= 0 and self._slots:
+            self._floats[slot + _STARTED] = 0.0
 
-    def _take(self) -> int | None:
-        """A slot for this thread: a free one, else that of another which serves nothing now."""
+    def _take(self) -> int:
+        """A slot for this thread: a free one, else that of another which serves nothing now; -1 for none."""
         try:
             slot = self._free.pop()
         except IndexError:
             idle = (thread for thread, slot in list(self._slots.items()) if not self._started(slot))
             taken = self._slots.pop(next(idle, -1), None)  # another thread may have been faster
             if taken is None:
-                return None
+                return -1
             slot = taken
         self._slots[get_ident()] = slot
         return slot
 
+    def _number(self, name: str) -> float:
+        """The number of a name, which is written into the file at its first use."""
+        with self._naming:
+            if len(self._names) >= NAMES - 1:
+                name = OTHER
+            number = self._names.get(name)
+            if number is None:
+                number = float(len(self._names) + 1)
+                _NAME.pack_into(self._map, _place_of_name(self._part, number), name.encode(errors="replace"))
+                self._names[name] = number
+        return number
+
     def _started(self, slot: int) -> float:
         """When the request in a slot began; 0 when there is none."""
-        (started,) = _TIME.unpack_from(self._map, slot + _STARTED)
-        return float(started)
+        return self._floats[slot + _STARTED]
 
     def note_lines(self, locate: Locate, older_than: float = LINE_SECONDS) -> None:
         """Give a sign of life, and note where each request is that has run for longer than some seconds."""
         if self._part < 0:
             return
         now = time.time()
-        _pack_time(self._map, self._part * _PART + _SEEN, now)
+        self._floats[self._part * _PART // _FLOAT + _SEEN] = now
         running = [(thread, slot, self._started(slot)) for thread, slot in list(self._slots.items())]
         old = [each for each in running if each[2] and now - each[2] > older_than]
         if not old:
@@ -174,13 +196,13 @@ class WorkerSlots:
             frame = frames.get(thread)
             self._note(slot, now, memory, locate(frame) if frame is not None else None)
             if self._started(slot) != started:  # it ended meanwhile: the slot may be another's
-                _pack_time(self._map, slot + _NOTED, 0.0)
+                self._floats[slot + _NOTED] = 0.0
 
     def _note(self, slot: int, now: float, memory: int, place: Location | None) -> None:
         file, line, function = place or ("", 0, "")
         texts = (text.encode(errors="replace") for text in (file[-200:], function))
-        _LINE.pack_into(self._map, slot + _REQUEST.size, memory, line, *texts)
-        _pack_time(self._map, slot + _NOTED, now)
+        _LINE.pack_into(self._map, slot * _FLOAT + _REQUEST.size, memory, line, *texts)
+        self._floats[slot + _NOTED] = now
 
     def abort(self, locate: Locate) -> None:
         """The server gave this worker up (Gunicorn's `worker_abort`): its requests have timed out."""
@@ -218,26 +240,27 @@ class WorkerSlots:
             pid, seen, _, _ = self._header(part)
             if not pid or time.time() - seen > GONE_SECONDS:
                 continue
-            for slot in range(part * _PART + _SLOT, (part + 1) * _PART, _SLOT):
-                noted, name, started = _REQUEST.unpack_from(self._map, slot)
+            for slot in _slots_of(part):
+                number, started, noted = self._floats[slot : slot + 3]
                 if started:
-                    found.append(Running(pid, _text(name), started, self._place(slot) if noted else None))
+                    place = self._place(slot) if noted >= started else None
+                    found.append(Running(pid, self._name(part, number), started, place))
         return sorted(found, key=lambda each: each.started)
 
     def _place(self, slot: int) -> Location | None:
-        _, line, file, function = _LINE.unpack_from(self._map, slot + _REQUEST.size)
+        _, line, file, function = _LINE.unpack_from(self._map, slot * _FLOAT + _REQUEST.size)
         return Location(_text(file), line, _text(function)) if file[0] else None
 
     def _requests_of(self, part: int) -> Iterator[Profile]:
         pid, seen, timed_out_at, timed_out = self._header(part)
         # A death that is found at once has just happened; otherwise the last sign of life is nearest to it.
         ended = timed_out_at or (now if (now := time.time()) - seen < 2 else seen)
-        for slot in range(part * _PART + _SLOT, (part + 1) * _PART, _SLOT):
-            noted, name, started = _REQUEST.unpack_from(self._map, slot)
+        for slot in _slots_of(part):
+            number, started, noted = self._floats[slot : slot + 3]
             if not started:
                 continue
             profile = Profile(
-                name=_text(name),
+                name=self._name(part, number),
                 started_at=started,
                 duration=max(0.0, ended - started),
                 host=socket.gethostname(),
@@ -245,11 +268,15 @@ class WorkerSlots:
                 outcome="timed_out" if timed_out else "killed",
             )
             place = None
-            if noted:
+            if noted >= started:
                 place = self._place(slot)
-                (profile.counters["rss"], *_) = _LINE.unpack_from(self._map, slot + _REQUEST.size)
+                (profile.counters["rss"], *_) = _LINE.unpack_from(self._map, slot * _FLOAT + _REQUEST.size)
             profile.findings.append(_finding(profile, place))
             yield profile
+
+    def _name(self, part: int, number: float) -> str:
+        (name,) = _NAME.unpack_from(self._map, _place_of_name(part, number))
+        return _text(name)
 
     def _header(self, part: int) -> tuple[int, float, float, int]:
         return _HEADER.unpack_from(self._map, part * _PART)
@@ -267,6 +294,15 @@ class WorkerSlots:
         if sys.platform != "win32":
             with contextlib.suppress(OSError):
                 fcntl.lockf(self._file, fcntl.LOCK_UN, _PART, part * _PART)
+
+
+def _slots_of(part: int) -> range:
+    first = (part * _PART + _SLOT) // _FLOAT
+    return range(first, first + REQUESTS * _SLOT // _FLOAT, _SLOT // _FLOAT)
+
+
+def _place_of_name(part: int, number: float) -> int:
+    return part * _PART + _NAMES_AT + _NAME.size * (int(number) - 1)
 
 
 def _finding(profile: Profile, place: Location | None) -> Finding:

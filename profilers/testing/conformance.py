@@ -25,7 +25,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from profilers import listeners
-from profilers.collect import Recording, current
+from profilers.collect import Recording, current, new_recording
 from profilers.plugin import NoOptions, Profiler
 from profilers.profile import Finding, Profile
 
@@ -42,7 +42,7 @@ def recordings(profiler: Profiler[Any]) -> Iterator[Recording]:
         ("GET /failed", "request", ("SELECT nothing",), "raised"),
         ("nightly-import", "block", ("SELECT 1",), "finished"),
     ):
-        recording = Recording(name, kind, profiler.needs, None)
+        recording = new_recording(name, kind, profiler.needs, None)
         token = current.set(recording)
         try:
             profiler.on_start(recording)

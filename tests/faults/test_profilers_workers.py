@@ -106,7 +106,7 @@ def test_preloaded_workers_have_a_writer_each(tmp_path):
 def test_a_killed_worker_loses_its_last_second_at_most_and_its_request_is_named(tmp_path):
     with served(tmp_path, "--workers", "4", "--threads", "2") as (server, store):
         worker = start_sleeping(server)
-        running = WorkerSlots.of(tmp_path / "profiles" / "running").running
+        running = WorkerSlots.of(tmp_path / "profiles" / "workers").running
         wait_for(lambda: any(request.location for request in running()))
         written = drive(server, 150)
         wait_for(lambda: work_of(store) == written)

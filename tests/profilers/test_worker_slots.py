@@ -28,9 +28,8 @@ def this_file(frame):
 def die_in_request(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
-    slots.begin("GET /done")
-    slots.end()
-    slots.begin("GET /healthy")
+    slots.end(slots.begin("GET /done", time.time()))
+    slots.begin("GET /healthy", time.time())
     slots.note_lines(this_file, older_than=0.0)
     ready.set()
     time.sleep(60)
@@ -83,8 +82,7 @@ def test_a_living_worker_is_left_alone(tmp_path):
 def end_in_order(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
-    slots.begin("GET /done")
-    slots.end()
+    slots.end(slots.begin("GET /done", time.time()))
     slots.close()
     ready.set()
     time.sleep(60)
@@ -111,9 +109,9 @@ def test_a_worker_killed_between_requests_tells_nothing(tmp_path):
 def abort(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
-    slots.begin("GET /slow")
+    slot = slots.begin("GET /slow", time.time())
     slots.abort(this_file)
-    slots.end()  # the request's own clean-up still runs as the worker leaves, and so does the writer
+    slots.end(slot)  # the request's own clean-up still runs as the worker leaves, and so does the writer
     slots.note_lines(this_file)
     slots.close()
     ready.set()
@@ -132,10 +130,10 @@ def test_a_request_whose_worker_was_given_up_has_timed_out(tmp_path):
 def begin_again(path, ready):
     slots = WorkerSlots.of(path)
     slots.claim()
-    slots.begin("GET /first")
-    slots.end()
+    slot = slots.begin("GET /first", time.time())
+    slots.end(slot)
     slots.note_lines(this_file, older_than=0.0)
-    slots.begin("GET /second")
+    slots.begin("GET /second", time.time())
     ready.set()
     time.sleep(60)
 
@@ -167,7 +165,7 @@ def test_a_forked_worker_takes_a_part_of_its_own(tmp_path):
     path = tmp_path / "slots"
     mine = WorkerSlots.of(path)
     assert mine.claim()
-    mine.begin("GET /mine")
+    mine.begin("GET /mine", time.time())
     result = context.SimpleQueue()
     child = context.Process(target=claim_in_a_child, args=(path, result))
     child.start()
@@ -191,12 +189,12 @@ def two_threads(path, ready):
     begun = threading.Barrier(3)
 
     def wait_in_a():
-        slots.begin("GET /a")
+        slots.begin("GET /a", time.time())
         begun.wait()
         time.sleep(60)
 
     def wait_in_b():
-        slots.begin("GET /b")
+        slots.begin("GET /b", time.time())
         begun.wait()
         time.sleep(60)
 
@@ -215,7 +213,7 @@ def begin_in_three_threads(path, ready):
     begun = threading.Barrier(4)
 
     def begin():
-        slots.begin("GET /")
+        slots.begin("GET /", time.time())
         begun.wait()
         time.sleep(60)
 
@@ -231,10 +229,26 @@ def test_more_requests_than_slots_go_on_unnoted(tmp_path):
     assert len(WorkerSlots.of(tmp_path / "slots").collect_dead()) == 2
 
 
+def begin_routes_without_end(path, ready):
+    slots = WorkerSlots.of(path)
+    slots.claim()
+    for number in range(2 * worker_slots.NAMES):
+        slots.end(slots.begin(f"GET /{number}", time.time()))
+    slots.begin("GET /0", time.time())
+    threading.Thread(target=slots.begin, args=("GET /one more", time.time())).start()
+    ready.set()
+    time.sleep(60)
+
+
+def test_more_names_than_there_is_room_for_are_others(tmp_path):
+    run_and_kill(tmp_path / "slots", begin_routes_without_end)
+    profiles = WorkerSlots.of(tmp_path / "slots").collect_dead()
+    assert sorted(each.name for each in profiles) == ["(others)", "GET /0"]
+
+
 def test_before_it_has_a_part_nothing_is_noted(tmp_path):
     slots = WorkerSlots.of(tmp_path / "slots")
-    slots.begin("GET /")
-    slots.end()
+    slots.end(slots.begin("GET /", time.time()))
     assert not any(slots._map[:])
 
 
@@ -261,11 +275,11 @@ def test_more_threads_than_slots_use_those_of_threads_that_serve_nothing(tmp_pat
         thread.start()
         thread.join()
 
-    in_a_thread(lambda: (slots.begin("GET /first"), slots.end()))
-    slots.begin("GET /second")
-    in_a_thread(lambda: (slots.begin("GET /no slot left"), slots.end()))
+    in_a_thread(lambda: slots.end(slots.begin("GET /first", time.time())))
+    slot = slots.begin("GET /second", time.time())
+    in_a_thread(lambda: slots.end(slots.begin("GET /no slot left", time.time())))
     assert [each.name for each in slots.running()] == ["GET /second"]
-    slots.end()
+    slots.end(slot)
     assert slots.running() == []
     slots.close()
 
@@ -277,7 +291,6 @@ def test_on_a_full_disk_nothing_is_noted(tmp_path, monkeypatch):
     slots = WorkerSlots.of(tmp_path / "slots")
     monkeypatch.setattr(os, "pwrite", full)
     assert not slots.claim()
-    slots.begin("GET /")
-    slots.end()
+    slots.end(slots.begin("GET /", time.time()))
     monkeypatch.undo()
     assert slots.claim(), "the part was given back"
