@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flask import Response
 
 _now, _clock = time.time, time.perf_counter
+_new = tuple.__new__
 
 MAX_RECORDS = 2_000
 """Statements kept of one profile; of the rest only sums by line and statement are kept."""
@@ -121,7 +122,8 @@ class Recording(Profile):
     left_out = 0
     begun: float
     """`time.perf_counter()`."""
-    records: list[Record]
+    noted: list[tuple[Any, ...]]
+    """What becomes the `records`."""
     outer: Recording | None
     """The block or request around it, whose statements these are as well."""
     needs: frozenset[Need]
@@ -147,6 +149,11 @@ class Recording(Profile):
     """Its own cost is measured, for the brake."""
     hooks = 0.0
     """CPU seconds spent in the profilers' hooks, when timed."""
+    pool_wait = connection_hold = 0.0
+    """Seconds; `complete` puts them into `timings`."""
+    commits = rollbacks = pool_timeouts = 0
+    """`complete` puts them into `counters`."""
+    _records: Sequence[Record] = ()
     _statements: list[Statement] | None = None
     timings: dict[str, float] = _Made(dict)  # type: ignore[assignment]
     counters: dict[str, int] = _Made(dict)  # type: ignore[assignment]
@@ -159,8 +166,15 @@ class Recording(Profile):
     """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
 
     @property
+    def records(self) -> Sequence[Record]:
+        """The statements that were noted, in their order."""
+        if len(self._records) != len(self.noted):
+            self._records = [_new(Record, noted) for noted in self.noted]
+        return self._records
+
+    @property
     def statements(self) -> list[Statement]:
-        if self._statements is None or (not self.finished and len(self._statements) != len(self.records)):
+        if self._statements is None or (not self.finished and len(self._statements) != len(self.noted)):
             self._statements = [_statement(record, self.begun) for record in self.records]
         return self._statements
 
@@ -170,7 +184,7 @@ class Recording(Profile):
 
     @property
     def statement_count(self) -> int:
-        return len(self.records) + self.left_out
+        return len(self.noted) + self.left_out
 
     def costs(self) -> Iterable[tuple[str, float, int]]:
         """As of any profile, without making statements of the records: most are only summed up."""
@@ -194,7 +208,7 @@ class Recording(Profile):
         self.duration = ended - self.begun
         if self.held:
             for since in self.held.values():
-                self.held_for(ended - since)
+                self.connection_hold += ended - since
             self.held = None
         self.finished = True
 
@@ -211,13 +225,12 @@ class Recording(Profile):
                 rows += total.rows
             self.timings["database"] = seconds
             self.counters["rows"] = rows
-
-    def held_for(self, seconds: float) -> None:
-        """Add the time for which a connection was held."""
-        self.timings["connection_hold"] = self.timings.get("connection_hold", 0.0) + seconds
-
-    def count(self, name: str) -> None:
-        self.counters[name] = self.counters.get(name, 0) + 1
+        for timing in ("pool_wait", "connection_hold"):
+            if taken := getattr(self, timing):
+                self.timings[timing] = taken
+        for counter in ("commits", "rollbacks", "pool_timeouts"):
+            if number := getattr(self, counter):
+                self.counters[counter] = number
 
 
 def new_recording(name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> Recording:
@@ -227,7 +240,7 @@ def new_recording(name: str, kind: str, needs: frozenset[Need], outer: Recording
     recording.name = name
     recording.started_at = _now()
     recording.kind = kind
-    recording.records = []
+    recording.noted = []
     recording.outer = outer
     # Each statement or request asks for these, and what is only in the class takes Python longer to find.
     recording.timed = recording.finished = recording.dropped = False

@@ -28,6 +28,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import ExecuteStyle
+from sqlalchemy.event.attr import _EmptyListener
 from sqlalchemy.orm import Session, loading
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnectionFairy
@@ -47,7 +48,6 @@ def _without_lock(numbers: Callable[[], int]) -> Callable[[], int]:
     return numbers
 
 
-_new = tuple.__new__
 _new_run = _without_lock(loading._new_runid)
 _clock = time.perf_counter
 _preparing = threading.Lock()
@@ -94,17 +94,23 @@ def _executing(name: str) -> Callable[..., bool]:
                         sql._profilers_ways = (way, *ways[: MAX_WAYS - 1])
         except Exception:  # noqa: BLE001 - logged by _failed; nothing may escape into the app
             _failed()
-        listeners = getattr(dialect.dispatch, name)
-        rest = (context,) if without_parameters else (parameters, context)
+        others = getattr(dialect.dispatch, name)
         error = ""
         if timed:
             recording.hooks += time.thread_time() - entered
         started = _clock()
         try:
-            # Who handles the statement ends the chain of listeners, so the others are asked from here.
-            alone = not listeners.listeners and len(listeners.parent_listeners) == 1
-            if alone or not any(other(cursor, statement, *rest) for other in listeners if other not in _OURS):
-                getattr(dialect, name)(cursor, statement, *rest)
+            if type(others) is _EmptyListener and len(others.parent_listeners) == 1:
+                handled = False
+            else:  # who handles the statement ends the chain of listeners, so the others are asked from here
+                rest = (context,) if without_parameters else (parameters, context)
+                handled = any(other(cursor, statement, *rest) for other in others if other not in _OURS)
+            if handled:
+                pass
+            elif without_parameters:
+                dialect.do_execute_no_params(cursor, statement, context)
+            else:
+                getattr(dialect, name)(cursor, statement, parameters, context)
         except BaseException as raised:
             error = type(raised).__name__
             raise
@@ -138,34 +144,31 @@ def _executing(name: str) -> Callable[..., bool]:
                     hashed = 0 if executemany else hash(values or statement)
                 except TypeError:
                     hashed = hash(repr(values))
-                record = _new(
-                    Record,
-                    (
-                        started,
-                        ended,
-                        -1 if error else cursor.rowcount,
-                        hashed,
-                        len(values) if values else 0,
-                        site,
-                        sql,
-                        load,
-                        parent,
-                        run,
-                        expired,
-                        _new_run(),
-                        recording.flushes if site is not None and site.call == "flush" else 0,
-                        executemany,
-                        context.root_connection.engine,
-                        error,
-                    ),
+                noted = (  # the fields of a `Record`, which would take longer to make
+                    started,
+                    ended,
+                    -1 if error else cursor.rowcount,
+                    hashed,
+                    len(values) if values else 0,
+                    site,
+                    sql,
+                    load,
+                    parent,
+                    run,
+                    expired,
+                    _new_run(),
+                    recording.flushes if recording.flushes and site and site.call == "flush" else 0,
+                    executemany,
+                    context.root_connection.engine,
+                    error,
                 )
                 within: Recording | None = recording
                 while within is not None:
                     if within.dialect is None or within.dialect is dialect:
-                        if len(within.records) < MAX_RECORDS:
-                            within.records.append(record)
+                        if len(within.noted) < MAX_RECORDS:
+                            within.noted.append(noted)
                         else:
-                            within.leave_out(record)
+                            within.leave_out(Record(*noted))
                     within = within.outer
                 if timed:
                     recording.hooks += time.thread_time() - entered
@@ -205,22 +208,22 @@ def _watch(engine: Any) -> None:
 
 
 def _ending(end: Callable[[Any], None], name: str) -> Callable[[Any], None]:
-    @_guarded
-    def note() -> None:
-        _boundary(name)
-
     def end_transaction(dbapi_connection: Any) -> None:
         end(dbapi_connection)
         if sys._getframe(1).f_code is not _pool_reset:
-            note()
+            _boundary(name)
 
     return end_transaction
 
 
+@_guarded
 def _boundary(name: str) -> None:
     recording = current.get()
     while recording is not None:
-        recording.count(name + "s")
+        if name == "commit":
+            recording.commits += 1
+        else:
+            recording.rollbacks += 1
         if len(recording.boundaries) < MAX_RECORDS:
             recording.boundaries.append((time.perf_counter(), name))
         recording = recording.outer
@@ -283,9 +286,9 @@ def _waited(began: float, connection: Any) -> None:
     taken = time.perf_counter()
     recording = current.get()
     while recording is not None:
-        recording.timings["pool_wait"] = recording.timings.get("pool_wait", 0.0) + taken - began
+        recording.pool_wait += taken - began
         if connection is None:
-            recording.count("pool_timeouts")
+            recording.pool_timeouts += 1
         recording = recording.outer
     if connection is not None:
         _held_from(connection.dbapi_connection, taken)
@@ -297,7 +300,7 @@ def _checkin(dbapi_connection: Any, connection_record: Any) -> None:
     while recording is not None:
         taken = recording.held.pop(id(dbapi_connection), None) if recording.held else None
         if taken is not None:
-            recording.held_for(time.perf_counter() - taken)
+            recording.connection_hold += time.perf_counter() - taken
         recording = recording.outer
 
 
