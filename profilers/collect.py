@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -123,7 +123,7 @@ class Recording(Profile):
     begun: float
     """`time.perf_counter()`."""
     noted: list[tuple[Any, ...]]
-    """What becomes the `records`."""
+    """What becomes the `records`: to make those takes longer, so it is done off the request."""
     outer: Recording | None
     """The block or request around it, whose statements these are as well."""
     needs: frozenset[Need]
@@ -153,7 +153,8 @@ class Recording(Profile):
     """Seconds; `complete` puts them into `timings`."""
     commits = rollbacks = pool_timeouts = 0
     """`complete` puts them into `counters`."""
-    _records: Sequence[Record] = ()
+    _read = 0
+    """How many of `noted` are records already."""
     _statements: list[Statement] | None = None
     timings: dict[str, float] = _Made(dict)  # type: ignore[assignment]
     counters: dict[str, int] = _Made(dict)  # type: ignore[assignment]
@@ -166,11 +167,13 @@ class Recording(Profile):
     """What a profiler keeps from one hook to the next, by the profiler's name; not stored."""
 
     @property
-    def records(self) -> Sequence[Record]:
+    def records(self) -> list[Record]:
         """The statements that were noted, in their order."""
-        if len(self._records) != len(self.noted):
-            self._records = [_new(Record, noted) for noted in self.noted]
-        return self._records
+        noted = self.noted
+        for position in range(self._read, len(noted)):
+            noted[position] = _new(Record, noted[position])
+        self._read = len(noted)
+        return noted  # type: ignore[return-value] # all of them are records now
 
     @property
     def statements(self) -> list[Statement]:
@@ -214,7 +217,7 @@ class Recording(Profile):
 
     def complete(self) -> None:
         """Sum up what was collected: `timings`, `counters`. Called once, off the request."""
-        if self.needs:
+        if self.noted:
             seconds, rows = 0.0, 0
             for record in self.records:
                 seconds += record.ended - record.started
@@ -225,12 +228,16 @@ class Recording(Profile):
                 rows += total.rows
             self.timings["database"] = seconds
             self.counters["rows"] = rows
-        for timing in ("pool_wait", "connection_hold"):
-            if taken := getattr(self, timing):
-                self.timings[timing] = taken
-        for counter in ("commits", "rollbacks", "pool_timeouts"):
-            if number := getattr(self, counter):
-                self.counters[counter] = number
+        if self.pool_wait:
+            self.timings["pool_wait"] = self.pool_wait
+        if self.connection_hold:
+            self.timings["connection_hold"] = self.connection_hold
+        if self.commits:
+            self.counters["commits"] = self.commits
+        if self.rollbacks:
+            self.counters["rollbacks"] = self.rollbacks
+        if self.pool_timeouts:
+            self.counters["pool_timeouts"] = self.pool_timeouts
 
 
 def new_recording(name: str, kind: str, needs: frozenset[Need], outer: Recording | None) -> Recording:

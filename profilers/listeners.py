@@ -210,13 +210,15 @@ def _watch(engine: Any) -> None:
 def _ending(end: Callable[[Any], None], name: str) -> Callable[[Any], None]:
     def end_transaction(dbapi_connection: Any) -> None:
         end(dbapi_connection)
-        if sys._getframe(1).f_code is not _pool_reset:
-            _boundary(name)
+        try:
+            if sys._getframe(1).f_code is not _pool_reset:
+                _boundary(name)
+        except Exception:  # noqa: BLE001 - logged by _failed
+            _failed()
 
     return end_transaction
 
 
-@_guarded
 def _boundary(name: str) -> None:
     recording = current.get()
     while recording is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Mapper, RelationshipProperty
@@ -82,7 +83,7 @@ class Load:
     def seconds(self) -> float:
         return sum(each.ended - each.started for each in self.records) + self.uncounted_seconds
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(str(step) for step in self.steps)
 
