@@ -5,7 +5,7 @@ the request's name and when it began, and it stays when the worker is killed wit
 its memory or by Gunicorn for its silence. The other workers, or those of the next start, find the notes of
 the dead and add them to the store: "killed after 29.8 s in GET /x at api.py:41".
 
-A worker holds a lock on its part of the file (POSIX record locks: the kernel gives them back however a
+A worker holds a lock on its header in the file (POSIX record locks: the kernel gives them back however a
 process ends), so no process id is ever mistaken. Where there are no such locks (Windows) nothing is noted.
 """
 
@@ -54,12 +54,16 @@ _REQUEST = struct.Struct("=3d")
 # Where it is: resident memory, line, file, function.
 _LINE = struct.Struct("=QI200s80s")
 _SLOT = 320
-_HEADER = struct.Struct("=QddB")  # process id, last sign of life, when it was timed out, whether it was
-_SEEN = 1
 _NAME = struct.Struct("=200s")
-_NAMES_AT = _SLOT * (REQUESTS + 1)
-_PART = _NAMES_AT + _NAME.size * NAMES
 _FLOAT = 8
+# A worker: process id, last sign of life, when it was timed out, whether it was. Those of all workers lie in
+# the first page: everybody looks at them twice a second, and beyond them at the parts of the dead only.
+_HEADER = struct.Struct("=QddB7x")
+_SEEN = 8
+_PARTS_AT = WORKERS * _HEADER.size
+_NAMES_AT = _SLOT * REQUESTS
+_PART = _NAMES_AT + _NAME.size * NAMES
+_SIZE = _PARTS_AT + WORKERS * _PART
 
 Locate = Callable[[FrameType], Location | None]
 """The innermost line of the project on a stack."""
@@ -86,9 +90,9 @@ class WorkerSlots:
         make_private(path)
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if os.fstat(self._file).st_size < WORKERS * _PART:
-            os.ftruncate(self._file, WORKERS * _PART)  # sparse: only what is used takes room
-        self._map = mmap.mmap(self._file, WORKERS * _PART)
+        if os.fstat(self._file).st_size < _SIZE:
+            os.ftruncate(self._file, _SIZE)  # sparse: only what is used takes room
+        self._map = mmap.mmap(self._file, _SIZE)
         self._floats = memoryview(self._map).cast("d")
         """All of the file; a slot is the place of its first."""
         self._reset()
@@ -124,13 +128,14 @@ class WorkerSlots:
                 self._unlock(part)
                 continue
             try:
-                os.pwrite(self._file, bytes(_PART), part * _PART)
+                os.pwrite(self._file, bytes(_PART), _PARTS_AT + part * _PART)
+                os.pwrite(self._file, bytes(_HEADER.size), part * _HEADER.size)
             except OSError:  # without a block behind it, a note on a full disk would be a SIGBUS
                 self._unlock(part)
                 return False
             self._part = part
             self._free.extend(_slots_of(part))
-            _HEADER.pack_into(self._map, part * _PART, os.getpid(), time.time(), 0.0, 0)
+            self._set_header(part, os.getpid(), time.time())
             return True
         return False
 
@@ -185,7 +190,7 @@ class WorkerSlots:
         if self._part < 0:
             return
         now = time.time()
-        self._floats[self._part * _PART // _FLOAT + _SEEN] = now
+        self._floats[(self._part * _HEADER.size + _SEEN) // _FLOAT] = now
         running = [(thread, slot, self._started(slot)) for thread, slot in list(self._slots.items())]
         old = [each for each in running if each[2] and now - each[2] > older_than]
         if not old:
@@ -209,7 +214,7 @@ class WorkerSlots:
         if self._part >= 0:
             self.note_lines(locate, older_than=0.0)
             now = time.time()
-            _HEADER.pack_into(self._map, self._part * _PART, os.getpid(), now, now, 1)
+            self._set_header(self._part, os.getpid(), now, timed_out_at=now)
             self._slots = {}  # `end` no longer rubs them out: whoever finds them tells
             self._free = deque()
 
@@ -217,7 +222,7 @@ class WorkerSlots:
         """Give the part back, at an orderly end; requests that still run are left for others to tell."""
         running = any(map(self._started, self._slots.values()))
         if self._part >= 0 and not running and not self._header(self._part)[3]:
-            _HEADER.pack_into(self._map, self._part * _PART, 0, 0.0, 0.0, 0)
+            self._set_header(self._part)
             self._unlock(self._part)
             self._reset()
 
@@ -228,7 +233,7 @@ class WorkerSlots:
             if part != self._part and self._header(part)[0] and self._lock(part):
                 try:
                     found.extend(self._requests_of(part))
-                    self._map[part * _PART : (part + 1) * _PART] = bytes(_PART)
+                    self._set_header(part)
                 finally:
                     self._unlock(part)
         return found
@@ -279,13 +284,16 @@ class WorkerSlots:
         return _text(name)
 
     def _header(self, part: int) -> tuple[int, float, float, int]:
-        return _HEADER.unpack_from(self._map, part * _PART)
+        return _HEADER.unpack_from(self._map, part * _HEADER.size)
+
+    def _set_header(self, part: int, pid: int = 0, seen: float = 0.0, timed_out_at: float = 0.0) -> None:
+        _HEADER.pack_into(self._map, part * _HEADER.size, pid, seen, timed_out_at, timed_out_at > 0)
 
     def _lock(self, part: int) -> bool:
         if sys.platform == "win32":
             return False
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, _PART, part * _PART)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, _HEADER.size, part * _HEADER.size)
         except OSError:
             return False
         return True
@@ -293,16 +301,16 @@ class WorkerSlots:
     def _unlock(self, part: int) -> None:
         if sys.platform != "win32":
             with contextlib.suppress(OSError):
-                fcntl.lockf(self._file, fcntl.LOCK_UN, _PART, part * _PART)
+                fcntl.lockf(self._file, fcntl.LOCK_UN, _HEADER.size, part * _HEADER.size)
 
 
 def _slots_of(part: int) -> range:
-    first = (part * _PART + _SLOT) // _FLOAT
+    first = (_PARTS_AT + part * _PART) // _FLOAT
     return range(first, first + REQUESTS * _SLOT // _FLOAT, _SLOT // _FLOAT)
 
 
 def _place_of_name(part: int, number: float) -> int:
-    return part * _PART + _NAMES_AT + _NAME.size * (int(number) - 1)
+    return _PARTS_AT + part * _PART + _NAMES_AT + _NAME.size * (int(number) - 1)
 
 
 def _finding(profile: Profile, place: Location | None) -> Finding:
