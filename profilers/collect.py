@@ -122,7 +122,7 @@ class Recording(Profile):
     left_out = 0
     begun: float
     """`time.perf_counter()`."""
-    noted: list[tuple[Any, ...]]
+    noted: list[tuple[Any, ...]] = []  # noqa: RUF012 - only ever replaced
     """What becomes the `records`: to make those takes longer, so it is done off the request."""
     outer: Recording | None
     """The block or request around it, whose statements these are as well."""
@@ -184,10 +184,6 @@ class Recording(Profile):
     @statements.setter
     def statements(self, value: list[Statement]) -> None:
         self._statements = value or None
-
-    @property
-    def statement_count(self) -> int:
-        return len(self.noted) + self.left_out
 
     def costs(self) -> Iterable[tuple[str, float, int]]:
         """As of any profile, without making statements of the records: most are only summed up."""

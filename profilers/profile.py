@@ -7,7 +7,7 @@ the reports draw it; none of them needs to know how the others work.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -111,9 +111,14 @@ class Profile:
     """Statements that were counted but not kept, because the profile was full."""
 
     @property
+    def noted(self) -> Sequence[Any]:
+        """The kept statements, as they were noted."""
+        return self.statements
+
+    @property
     def statement_count(self) -> int:
         """How many statements ran, kept or not."""
-        return len(self.statements) + self.left_out
+        return len(self.noted) + self.left_out
 
     def costs(self) -> Iterable[tuple[str, float, int]]:
         """Shape, seconds and rows of each kept statement."""

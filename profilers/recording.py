@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("profilers")
 
 DEFAULT = "queries,nplusone"
-_requests = itertools.count()
+_timed = itertools.cycle([True, *[False] * (TIMED - 1)])
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_UNROUTED = {method: f"{method} (no route)" for method in _METHODS}
-_OTHER = "OTHER (no route)"
 _NO_ENVIRON: WSGIEnvironment = {}
 
 
@@ -135,13 +133,12 @@ def record_request(
         deliver: takes the finished profile in the request's thread, unexamined, be it `dropped` or not.
         noted: `watching` and `answering` see every answer, so the server's need not be listened to.
     """
-    timed = next(_requests) % TIMED == 0
+    timed = next(_timed)
     entered = time.thread_time() if timed else 0.0
     outer = current.get()
     while outer is not None and outer.kind != "block":
         outer = outer.outer
-    name = _UNROUTED.get(environ["REQUEST_METHOD"], _OTHER)
-    recording = new_recording(name, "request", active.needs, outer)
+    recording = new_recording("", "request", active.needs, outer)
     recording.active = active
     recording.environ = environ
     token = current.set(recording)
@@ -193,6 +190,8 @@ def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
     """Finish the profile and hand it on, once."""
     if recording.finished:
         return
+    if not recording.name:  # Flask was not reached
+        recording.name = request_name(recording.environ["REQUEST_METHOD"], None)
     recording.environ, recording.response = _NO_ENVIRON, None
     timed = recording.timed
     entered = time.thread_time() if timed else 0.0
@@ -240,10 +239,9 @@ def watching(
         # Werkzeug's key: asking Flask's `request` would cost as much as all the rest of this.
         request = recording.environ.get("werkzeug.request") or current_request
         rule = request.url_rule
-        name = recording.name
         if rule is not None:
             recording.endpoint = rule.endpoint
-            recording.name = name = request_name(request.method, rule.rule)
+        recording.name = name = request_name(request.method, rule.rule if rule is not None else None)
         recording.slot = begin(name, recording.started_at)
         wants = recording.active.wants
         if wants is not None and not wants(name):

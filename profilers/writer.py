@@ -103,7 +103,7 @@ class Writer:
         if len(queue) >= self._room and not self._make_room():
             return
         queue.append(profile)
-        if kept := profile.statement_count - profile.left_out:
+        if kept := len(profile.noted):
             self._queued_statements += kept
             if self._queued_statements > self._statements:
                 self._room = 0

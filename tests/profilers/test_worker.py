@@ -1,5 +1,6 @@
 """What runs beside the requests: settings, where the store lies by default, switches, and the brake."""
 
+import itertools
 import stat
 import tempfile
 import threading
@@ -166,7 +167,7 @@ def test_the_brake_lets_fewer_requests_through_and_status_shows_it(engine, monke
 
 
 def test_hooks_are_timed_on_some_requests(engine, monkeypatch):
-    monkeypatch.setattr("profilers.recording.TIMED", 1)
+    monkeypatch.setattr("profilers.recording._timed", itertools.repeat(True))
     app = app_with(engine)
     extension = app.extensions["profilers"]
     switches.turn_on(extension.worker.store, ["queries"], seconds=60)
