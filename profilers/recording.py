@@ -259,7 +259,7 @@ def answering(handle_exception: Callable[..., Any]) -> Callable[..., Any]:
     def answered(*args: Any) -> Any:
         response = handle_exception(*args)
         recording = current.get()
-        if recording is not None:
+        if recording is not None and recording.active is not None:  # else all it has around it is a block
             recording.response = response
         return response
 

@@ -309,6 +309,18 @@ def test_an_error_in_any_listener_changes_no_transaction(profiled, tmp_path, mon
     assert caplog.messages
 
 
+def test_the_answer_to_an_error_is_not_that_of_the_block_around_it(profiled):
+    app, profiles = profiled("standby")
+
+    @app.get("/")
+    def view() -> str:
+        raise ZeroDivisionError
+
+    with record("job") as block:
+        assert app.test_client().get("/").status_code == 500
+    assert (block.status, block.response, profiles) == (0, None, [])
+
+
 def test_a_pool_that_runs_out_is_counted(engine, tmp_path):
     pool = {"poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05}
     small = sa.create_engine(f"sqlite:///{tmp_path}/shop.db", **pool)
