@@ -170,9 +170,10 @@ class Recording(Profile):
     def records(self) -> list[Record]:
         """The statements that were noted, in their order."""
         noted = self.noted
-        for position in range(self._read, len(noted)):
-            noted[position] = _new(Record, noted[position])
-        self._read = len(noted)
+        if self._read < len(noted):
+            for position in range(self._read, len(noted)):
+                noted[position] = _new(Record, noted[position])
+            self._read = len(noted)
         return noted  # type: ignore[return-value] # all of them are records now
 
     @property

@@ -176,42 +176,45 @@ class Batch:
         """Add one profile; it is given an id if it has none."""
         if not profile.id:
             profile.id = new_id(profile.started_at)
-        slot = int(profile.started_at) // SLOT * SLOT
+        started, duration = profile.started_at, profile.duration
+        timings, findings = profile.timings, profile.findings
+        slot = int(started) // SLOT * SLOT
         endpoint = self.endpoint_ids.id(profile.name)
-        rows, database = self._add_statements(slot, endpoint, profile)
-        database = profile.timings.get("database", database)
         failed = profile.status >= 500 or profile.outcome != "finished"
         count = profile.statement_count
+        rows, database = self._add_statements(slot, endpoint, profile) if count else (0, 0.0)
+        database = timings.get("database", database)
 
         sums = self.endpoints[slot, endpoint]
-        duration = profile.duration
         sums.requests += 1
         sums.errors += failed
-        sums.rows += rows
-        sums.statement_count += count
         sums.duration += duration
-        sums.shortest = min(sums.shortest, duration)
-        sums.longest = max(sums.longest, duration)
-        sums.statements_max = max(sums.statements_max, count)
+        if duration < sums.shortest:
+            sums.shortest = duration
+        if duration > sums.longest:
+            sums.longest = duration
         bucket = duration_bucket(duration)
         sums.durations[bucket] = sums.durations.get(bucket, 0) + 1
+        if count:
+            sums.rows += rows
+            sums.statement_count += count
+            if count > sums.statements_max:
+                sums.statements_max = count
         bucket = count_bucket(count)
         sums.statements[bucket] = sums.statements.get(bucket, 0) + 1
-        if "database" not in profile.timings:
-            sums.timings["database"] = sums.timings.get("database", 0.0) + database
-        for layer, seconds in profile.timings.items():
+        for layer, seconds in {"database": database, **timings}.items():
             sums.timings[layer] = sums.timings.get(layer, 0.0) + seconds
 
-        if profile.findings:
+        if findings:
             self._add_findings(slot, endpoint, profile)
         self.profiles.append(
-            (profile.id, endpoint, profile.kind, profile.started_at, duration, profile.status,
-             profile.outcome, profile.host, profile.worker, count, rows, database, len(profile.findings))
+            (profile.id, endpoint, profile.kind, started, duration, profile.status,
+             profile.outcome, profile.host, profile.worker, count, rows, database, len(findings))
         )  # fmt: skip
-        notable = bool(profile.findings) or failed or duration >= SLOW or bool(profile.sections)
+        notable = bool(findings) or failed or duration >= SLOW or bool(profile.sections)
         if self.sampler.keeps(slot, endpoint, notable, duration):
             body = encode(profile, self.shape_ids.id)
-            self.details.append((profile.id, int(notable), profile.started_at, body))
+            self.details.append((profile.id, int(notable), started, body))
             self.statements_left_out += profile.left_out + max(0, len(profile.statements) - MAX_STATEMENTS)
         else:
             self.statements_left_out += count
@@ -220,21 +223,20 @@ class Batch:
         """Sum up the statements; returns their rows and their seconds."""
         all_rows = 0
         database = 0.0
-        if profile.statement_count:
-            shapes = self.statements[slot, endpoint]
-            get = shapes.get
-            for shape, duration, rows in profile.costs():
-                database += duration
-                sums = get(shape)
-                if sums is None:
-                    sums = shapes[shape] = [0, 0.0, 0.0, 0]
-                sums[0] += 1
-                sums[1] += duration
-                if duration > sums[2]:
-                    sums[2] = duration
-                if rows > 0:
-                    sums[3] += rows
-                    all_rows += rows
+        shapes = self.statements[slot, endpoint]
+        get = shapes.get
+        for shape, duration, rows in profile.costs():
+            database += duration
+            sums = get(shape)
+            if sums is None:
+                sums = shapes[shape] = [0, 0.0, 0.0, 0]
+            sums[0] += 1
+            sums[1] += duration
+            if duration > sums[2]:
+                sums[2] = duration
+            if rows > 0:
+                sums[3] += rows
+                all_rows += rows
         return all_rows, database
 
     def _add_findings(self, slot: int, endpoint: int, profile: Profile) -> None:
