@@ -153,6 +153,8 @@ class Recording(Profile):
     """Seconds; `complete` puts them into `timings`."""
     commits = rollbacks = pool_timeouts = 0
     """`complete` puts them into `counters`."""
+    longest = 0.0
+    """Seconds that the slowest kept statement took; set by `complete`."""
     _read = 0
     """How many of `noted` are records already."""
     _statements: list[Statement] | None = None
@@ -215,11 +217,15 @@ class Recording(Profile):
     def complete(self) -> None:
         """Sum up what was collected: `timings`, `counters`. Called once, off the request."""
         if self.noted:
-            seconds, rows = 0.0, 0
+            seconds, longest, rows = 0.0, 0.0, 0
             for record in self.records:
-                seconds += record.ended - record.started
+                taken = record.ended - record.started
+                seconds += taken
+                if taken > longest:
+                    longest = taken
                 if record.rows > 0:
                     rows += record.rows
+            self.longest = longest
             for total in self.overflow.values() if self.left_out else ():
                 seconds += total.duration
                 rows += total.rows

@@ -65,7 +65,7 @@ class SlowQueries(Profiler[SlowQueryOptions]):
         assert isinstance(profile, Recording)
         threshold = self.options.threshold_ms / 1000
         slow: dict[tuple[str, Location | None], list[Record]] = {}
-        for record in profile.records:
+        for record in profile.records if profile.longest >= threshold else ():
             if record.ended - record.started >= threshold:
                 location = resolve(record.site) if record.site else None
                 slow.setdefault((shape_of(record), location), []).append(record)

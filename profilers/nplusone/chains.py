@@ -161,20 +161,19 @@ class Chains:
         self._loads = {key: load for key, load in self._loads.items() if load.records}
 
     def _add(self, record: Record) -> None:
-        eager = record.site is not None and record.site.call == "eager"
-        if record.load and not eager:
+        site = record.site
+        if record.load and (site is None or site.call != "eager"):
             load = self._load(record)
-            if load is not None:
-                load.records.append(record)
-                load.parents.add(record.parent)
-                self._owns(record, load.owner)
+            if load is None:
+                return
+            load.records.append(record)
+            load.parents.add(record.parent)
+            owner = load.owner
         elif path := path_of(record):
-            self._owns(record, self._eager(record, path))
+            owner = self._eager(record, path)
         else:
             self.others.append(record)
-            self._owns(record, Owner(record, ()))
-
-    def _owns(self, record: Record, owner: Owner) -> None:
+            owner = Owner(record, ())
         self._marks.append(record.mark)
         self._owners.append(owner)
 
@@ -236,7 +235,7 @@ def _known(steps: Steps, loaded: Steps) -> Steps:
 
 
 def _cause_key(record: Record) -> Any:
-    return (record.site.call if record.site else "") if record.load == COLUMNS else ""
+    return record.site.call if record.load == COLUMNS and record.site else ""
 
 
 def through(owner: Owner, wanted: type[Any]) -> Steps:

@@ -245,7 +245,7 @@ def _finding(
 
 def usual_location(records: Sequence[Record]) -> Location | None:
     """The line that most of the statements came from."""
-    sites = {(id(site.code), site.instruction): site for record in records if (site := record.site)}
+    sites = {id(site): site for record in records if (site := record.site)}
     if len(sites) < 2:
         return resolve(next(iter(sites.values()))) if sites else None
     return Counter(resolve(site) for record in records if (site := record.site)).most_common(1)[0][0]
