@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ import sqlalchemy as sa
 from pake import embedded
 
 pytest.register_assert_rewrite("tests.faults.client")
+
+# A shell that runs the tests in its background has them, and what they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAST = {
     "fsync": "off",
