@@ -105,12 +105,11 @@ def _executing(name: str) -> Callable[..., bool]:
             else:  # who handles the statement ends the chain of listeners, so the others are asked from here
                 rest = (context,) if without_parameters else (parameters, context)
                 handled = any(other(cursor, statement, *rest) for other in others if other not in _OURS)
-            if handled:
-                pass
-            elif without_parameters:
-                dialect.do_execute_no_params(cursor, statement, context)
-            else:
-                getattr(dialect, name)(cursor, statement, parameters, context)
+            if not handled:
+                if without_parameters:
+                    dialect.do_execute_no_params(cursor, statement, context)
+                else:
+                    getattr(dialect, name)(cursor, statement, parameters, context)
         except BaseException as raised:
             error = type(raised).__name__
             raise

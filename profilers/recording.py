@@ -209,8 +209,7 @@ def _end(recording: Recording, deliver: Callable[[Recording], None]) -> None:
 @lru_cache(maxsize=4096)
 def request_name(method: str, rule: str | None) -> str:
     """`GET /services/<id>`: never the URL, and never a method that the client made up."""
-    name = f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
-    return name.encode(errors="replace").decode()
+    return f"{method if method in _METHODS else 'OTHER'} {rule or '(no route)'}"
 
 
 SLOT = "profilers.slot"

@@ -27,6 +27,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from profilers.profile import Finding, Location, Profile
+from profilers.storage.batch import OTHER
 from profilers.storage.database import make_private
 
 if sys.platform != "win32":
@@ -44,18 +45,17 @@ GONE_SECONDS = 5.0
 
 NAMES = 500
 """Different names of requests that one worker notes; further ones are `OTHER`."""
-OTHER = "(others)"
+_FLOAT = 8
 
 # A request: the number of its name, when it began, when its line was noted; all as floats, which are set
 # faster than bytes are packed. The number comes before the time, so that a note cut short says nothing; a
 # line that was noted before the request began is not its own.
-_NUMBER, _STARTED, _NOTED = range(3)
-_REQUEST = struct.Struct("=3d")
-# Where it is: resident memory, line, file, function.
+_STARTED, _NOTED = 1, 2
+# Then where it is: resident memory, line, file, function.
+_LINE_AT = 3 * _FLOAT
 _LINE = struct.Struct("=QI200s80s")
 _SLOT = 320
 _NAME = struct.Struct("=200s")
-_FLOAT = 8
 # A worker: process id, last sign of life, when it was timed out, whether it was. Those of all workers lie in
 # the first page: everybody looks at them twice a second, and beyond them at the parts of the dead only.
 _HEADER = struct.Struct("=QddB7x")
@@ -206,7 +206,7 @@ class WorkerSlots:
     def _note(self, slot: int, now: float, memory: int, place: Location | None) -> None:
         file, line, function = place or ("", 0, "")
         texts = (text.encode(errors="replace") for text in (file[-200:], function))
-        _LINE.pack_into(self._map, slot * _FLOAT + _REQUEST.size, memory, line, *texts)
+        _LINE.pack_into(self._map, slot * _FLOAT + _LINE_AT, memory, line, *texts)
         self._floats[slot + _NOTED] = now
 
     def abort(self, locate: Locate) -> None:
@@ -253,7 +253,7 @@ class WorkerSlots:
         return sorted(found, key=lambda each: each.started)
 
     def _place(self, slot: int) -> Location | None:
-        _, line, file, function = _LINE.unpack_from(self._map, slot * _FLOAT + _REQUEST.size)
+        _, line, file, function = _LINE.unpack_from(self._map, slot * _FLOAT + _LINE_AT)
         return Location(_text(file), line, _text(function)) if file[0] else None
 
     def _requests_of(self, part: int) -> Iterator[Profile]:
@@ -275,7 +275,7 @@ class WorkerSlots:
             place = None
             if noted >= started:
                 place = self._place(slot)
-                (profile.counters["rss"], *_) = _LINE.unpack_from(self._map, slot * _FLOAT + _REQUEST.size)
+                (profile.counters["rss"], *_) = _LINE.unpack_from(self._map, slot * _FLOAT + _LINE_AT)
             profile.findings.append(_finding(profile, place))
             yield profile
 
