@@ -108,18 +108,12 @@ class Recording(Profile):
 
     Defaults of the class, and containers made when they are first asked for, cost a request nothing; so
     `Profile.__init__`, which sets each, is not called: `new_recording` makes one. Nor is there a
-    `__getattr__`: with one, Python looks every attribute up the long way.
+    `__getattr__`: with one, Python looks every attribute up the long way. An attribute that most requests
+    come to have is named in `_share_names`.
     """
 
     __init__ = object.__init__  # Python calls one of its own at once
 
-    id = ""
-    duration = 0.0
-    status = 0
-    host = ""
-    worker = 0
-    outcome = "finished"
-    left_out = 0
     begun: float
     """`time.perf_counter()`."""
     noted: list[tuple[Any, ...]] = []  # noqa: RUF012 - only ever replaced
@@ -211,7 +205,7 @@ class Recording(Profile):
         if self.held:
             for since in self.held.values():
                 self.connection_hold += ended - since
-            self.held = None
+        self.held = None
         self.finished = True
 
     def complete(self) -> None:
@@ -250,6 +244,10 @@ def new_recording(name: str, kind: str, needs: frozenset[Need], outer: Recording
     recording.name = name
     recording.started_at = _now()
     recording.kind = kind
+    recording.id = recording.host = ""
+    recording.outcome = "finished"
+    recording.duration = 0.0
+    recording.status = recording.worker = recording.left_out = 0
     recording.noted = []
     recording.outer = outer
     # Each statement or request asks for these, and what is only in the class takes Python longer to find.
@@ -258,6 +256,25 @@ def new_recording(name: str, kind: str, needs: frozenset[Need], outer: Recording
     recording.dialect = recording.held = recording.response = None
     recording.needs = needs | outer.needs if outer else needs
     return recording
+
+
+def _share_names() -> None:
+    """Let all recordings share one table of their attributes' names.
+
+    CPython puts there what the first instances of a class set, up to 29 names (Objects/dictobject.c,
+    `SHARED_KEYS_MAX_SIZE`). An attribute that is set later, by the first commit perhaps, gives its instance a
+    dictionary: 800 bytes more, and from then on each of its attributes is looked up the long way.
+    """
+    first = new_recording("", "block", frozenset(), None)
+    for name in (
+        "active", "environ", "endpoint", "slot", "hooks", "boundaries", "commits", "rollbacks", "pool_wait",
+        "connection_hold", "timings", "counters", "longest", "_read", "_statements", "findings", "sections",
+        "notes",
+    ):  # fmt: skip
+        setattr(first, name, None)
+
+
+_share_names()
 
 
 def shape_of(record: Record) -> str:

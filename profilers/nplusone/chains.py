@@ -140,7 +140,7 @@ class Chains:
         """The statements that load nothing for an instance that is there already."""
         for record in profile.records:
             self._add(record)
-        if not profile.overflow:
+        if not profile.left_out:
             return
         by_place = {place(load.records[0]): load for load in self}
         for total in profile.overflow.values():

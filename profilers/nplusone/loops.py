@@ -90,7 +90,7 @@ def loops(
         site = record.site
         if site is not None and not site.in_fixture and not record.error:
             by_lines.setdefault((id(site.code), site.instruction, site.stack), []).append(record)
-    beyond = {place(total.sample): total for total in profile.overflow.values()}
+    beyond = {place(total.sample): total for total in profile.overflow.values()} if profile.left_out else {}
     found: dict[tuple[object, ...], Loop] = {}
     for lines, group in by_lines.items():
         if len(group) < least and not beyond and not allowances:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import pickle
 import threading
 
@@ -15,6 +16,7 @@ from flask import Flask
 from sqlalchemy.orm import Session, joinedload
 
 from profilers import Profilers, record
+from profilers.collect import new_recording
 from profilers.recording import examine
 from tests.profilers import loops
 from tests.profilers.example import Customer, Order, Product, fill
@@ -166,3 +168,26 @@ def test_uncached_statements_are_one_loop_as_well(engine):
         for number in loops.IDS:
             plain.execute(sa.select(Product.name).where(Product.id == number))
     assert [finding.cause for finding in profile.findings] == ["select_in_loop"]
+
+
+def test_no_recording_has_a_dictionary_of_its_own(profiled, engine):
+    """CPython makes one for an attribute that the first instances of a class did not have."""
+    app, profiles = profiled("queries,nplusone,slow-queries")
+
+    @app.get("/")
+    def view() -> str:
+        with Session(engine) as session:
+            names = [order.customer.name for order in session.scalars(sa.select(Order))]
+            session.commit()
+        return str(len(names))
+
+    for _ in range(40):  # the first instances have nothing but what all have
+        new_recording("", "request", frozenset(), None)
+    app.test_client().get("/")
+    (profile,) = profiles
+    assert profile.commits
+    assert profile.statements
+    assert profile.findings
+    assert not [each for each in gc.get_referents(profile) if isinstance(each, dict) and "begun" in each]
+    profile.anything = "that has no place in the shared table"
+    assert [each for each in gc.get_referents(profile) if isinstance(each, dict) and "begun" in each]
