@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from apiflask import APIFlask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from pake import create_app, embedded
 from pake.auth import accounts, passwords, tokens
 from pake.auth.models import Role
 from pake.config import Settings
 from pake.extensions import db
+
+PASSWORD = "quiet river stones"
 
 KEY = "a key for tests that is long enough"
 
@@ -117,3 +121,19 @@ def user(app: APIFlask) -> dict[str, str]:
 def admin(app: APIFlask) -> dict[str, str]:
     """The Authorization header of an account with the role `admin`."""
     return signed_in(app, "ada", "admin")
+
+
+@pytest.fixture
+def alice(client: FlaskClient) -> str:
+    """An account; its password is PASSWORD."""
+    body = {"username": "alice", "password": PASSWORD, "email": "alice@example.org", "full_name": "Alice L."}
+    assert client.post("/auth/register", json=body).status_code == 201
+    return "alice"
+
+
+def sign_in(client: FlaskClient, username: str, password: str = PASSWORD) -> TestResponse:
+    return client.post("/auth/token", data={"username": username, "password": password})
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
