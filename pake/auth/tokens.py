@@ -7,13 +7,11 @@ the password or is disabled, and when one of its used refresh tokens comes back:
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar, cast
@@ -26,10 +24,11 @@ from flask_jwt_extended import (
     get_jwt,
     verify_jwt_in_request,
 )
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import ARRAY, String, any_, bindparam, func, insert, select, update
 
 from pake.audit import audit
 from pake.auth.keys import Keys
+from pake.auth.memory import Account, Accounts, Claims, Verified
 from pake.auth.models import Role, TokenFamily, User
 from pake.config import Settings
 from pake.database import read_connection
@@ -45,77 +44,6 @@ _HEADER = re.compile(r"(?i:bearer) +[A-Za-z0-9._~+/-]{1,4096}=*")
 """RFC 6750 section 2.1."""
 
 _REVOKED = "The token has been revoked"
-
-
-class Memory:
-    """Accounts looked up in the last seconds: a token that ends elsewhere ends here that much later."""
-
-    def __init__(self, seconds: float, size: int = 10_000) -> None:
-        self.seconds = seconds
-        self.size = size
-        self._kept: dict[str, tuple[float, Account]] = {}
-
-    def get(self, family_id: str) -> Account | None:
-        """The account, if it was kept a short time ago."""
-        kept = self._kept.get(family_id)
-        return kept[1] if kept and kept[0] > time.monotonic() else None
-
-    def keep(self, family_id: str, account: Account) -> Account:
-        """Remember the account, and return it."""
-        if len(self._kept) >= self.size:
-            self._kept.clear()
-        self._kept[family_id] = (time.monotonic() + self.seconds, account)
-        return account
-
-    def forget(self, family_id: str) -> None:
-        """Look it up again next time."""
-        self._kept.pop(family_id, None)
-
-
-class Claims(NamedTuple):
-    """What is read of an access token that was found right."""
-
-    user_id: int
-    family_id: str
-    expires_at: float
-
-
-class Verified:
-    """Access tokens whose signature and claims were found right: a worker works that out once for each.
-
-    Their digests are kept, not they. Whether a token has expired or its family has ended is asked every time.
-    """
-
-    def __init__(self, size: int = 10_000) -> None:
-        self.size = size
-        self._kept: dict[bytes, Claims] = {}
-
-    def get(self, token: str) -> Claims | None:
-        """Its claims, if it was seen before and has not expired."""
-        claims = self._kept.get(_digest(token))
-        return claims if claims and claims.expires_at > time.time() else None
-
-    def keep(self, token: str, claims: Claims) -> None:
-        """Remember that the token is right."""
-        if len(self._kept) >= self.size:
-            self._kept.clear()
-        self._kept[_digest(token)] = claims
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who is asking, and by which sign-in."""
-
-    id: int
-    username: str
-    email: str | None
-    full_name: str | None
-    role: Role
-    family_id: str
 
 
 class TokenPair(NamedTuple):
@@ -141,7 +69,7 @@ def init_app(app: Flask, options: Settings) -> None:
         JWT_ACCESS_TOKEN_EXPIRES=timedelta(minutes=options.access_token_minutes),
         JWT_REFRESH_TOKEN_EXPIRES=timedelta(days=options.refresh_token_days),
     )
-    app.extensions["pake_accounts"] = Memory(options.token_memory_seconds)
+    app.extensions["pake_accounts"] = Accounts(options.token_memory_seconds)
     app.extensions["pake_verified"] = Verified()
     jwt.init_app(app)
 
@@ -283,30 +211,40 @@ def current_account() -> Account:
     return cast(Account, g.account)
 
 
-_ACCOUNT = (
-    select(User.id, User.username, User.email, User.full_name, User.role, TokenFamily.id)
+_ACCOUNTS = (
+    select(User.id, User.username, User.email, User.full_name, User.role, TokenFamily.id.label("family_id"))
     .join(TokenFamily, TokenFamily.user_id == User.id)
     .where(
-        User.id == bindparam("user_id"),
-        User.disabled.is_(False),
-        TokenFamily.id == bindparam("family_id"),
+        TokenFamily.id == any_(bindparam("families", type_=ARRAY(String))),
         TokenFamily.revoked_at.is_(None),
         TokenFamily.created_at >= User.tokens_valid_after,
+        User.disabled.is_(False),
     )
 )
 
 
 def _find_account(user_id: int, family_id: str) -> Account | None:
-    """The account of a token, unless its family has ended. One statement; none if it was asked just now."""
-    memory: Memory = current_app.extensions["pake_accounts"]
-    if g.accept_remembered and (known := memory.get(family_id)) and known.id == user_id:
-        return known
+    """The account of a token, unless its family has ended. One statement at most, and mostly none."""
+    accounts: Accounts = current_app.extensions["pake_accounts"]
+    account = accounts.get(family_id) if g.accept_remembered else None
+    others = accounts.due()
+    if account is None or others:
+        asked = accounts.clock()
+        found = _ask({family_id, *others})
+        accounts.renew(asked, others, found)
+        account = found.get(family_id)
+        if account is None:
+            accounts.forget(family_id)
+        else:
+            accounts.keep(asked, account)
+    return account if account and account.id == user_id else None
+
+
+def _ask(families: Iterable[str]) -> dict[str, Account]:
+    """The accounts of those families that have not ended. One statement."""
     with read_connection() as connection:
-        row = connection.execute(_ACCOUNT, {"user_id": user_id, "family_id": family_id}).one_or_none()
-    if row is None:
-        memory.forget(family_id)
-        return None
-    return memory.keep(family_id, Account(*row))
+        rows = connection.execute(_ACCOUNTS, {"families": list(families)})
+        return {row.family_id: Account(*row) for row in rows}
 
 
 def unauthorized(error: str | None = None, description: str | None = None) -> Problem:

@@ -63,22 +63,6 @@ def test_a_protected_page_takes_one_statement(
     assert len(statements) == 1
 
 
-def test_a_remembered_token_takes_none(database_url: str) -> None:
-    app = create_app(settings(database_url, token_memory_seconds=4))
-    client = app.test_client()
-    client.post("/auth/register", json={"username": "alice", "password": PASSWORD})
-    headers = bearer(sign_in(client, "alice").get_json()["access_token"])
-    assert client.get("/protected", headers=headers).status_code == 200
-    with app.app_context():
-        db.session.execute(db.text("UPDATE token_families SET revoked_at = now()"))
-        db.session.commit()
-    assert client.get("/protected", headers=headers).status_code == 200
-    app.extensions["pake_accounts"] = tokens.Memory(0)
-    assert client.get("/protected", headers=headers).status_code == 401
-    with app.app_context():
-        db.engine.dispose()
-
-
 def test_the_signature_of_a_token_is_worked_out_once(
     client: FlaskClient, user: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,25 +98,6 @@ def test_a_token_seen_before_expires(app: APIFlask, client: FlaskClient, alice: 
     wait_for(is_served)  # a busy machine may take the second that the token has
     wait_for(lambda: client.get("/protected", headers=headers).status_code == 401)
     assert client.get("/protected", headers=headers).get_json()["detail"] == "The token has expired."
-
-
-def test_what_was_verified_is_bounded_and_holds_no_token() -> None:
-    verified = tokens.Verified(size=3)
-    claims = tokens.Claims(1, "f", expires_at=float("inf"))
-    for number in range(10):
-        verified.keep(f"token {number}", claims)
-    assert verified.get("token 9") is claims
-    assert sum(verified.get(f"token {number}") is not None for number in range(10)) <= 3
-    assert "token" not in repr(vars(verified))
-
-
-def test_memory_is_bounded() -> None:
-    memory = tokens.Memory(60, size=3)
-    account = tokens.Account(1, "alice", None, None, "user", "f")
-    for number in range(10):
-        memory.keep(str(number), account)
-    assert memory.get("9") is account
-    assert sum(memory.get(str(number)) is not None for number in range(10)) <= 3
 
 
 @pytest.mark.fault(19)
