@@ -1,4 +1,4 @@
-"""What a worker remembers of tokens: how many statements that saves, and that nobody stays signed in by it."""
+"""What a worker remembers of tokens: what that saves, and that nobody stays signed in by it."""
 
 from __future__ import annotations
 
