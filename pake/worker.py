@@ -45,9 +45,9 @@ GOODBYE_SECONDS = 2.0
 """How long a client may go on sending after its last answer; closing at once would lose the answer."""
 LEFT_TO_OTHERS_SECONDS = 0.5
 """How long a worker without a free thread leaves new connections to the others."""
-SWITCH_SECONDS = 0.001
-"""After which a thread that computes lets another one go on: Python's 5 ms, several times over in a request,
-are what a sign-in costs the others.
+TURN_SECONDS, SHORT_TURN_SECONDS = 0.005, 0.001
+"""After which a thread that computes lets another one go on. Python's 5 ms, several times over in a request,
+are what a sign-in costs the others; 1 ms costs all of them a tenth more. So turns are short only then.
 """
 SPARE_FILES = 100
 """Open files of a worker that are no connections of clients."""
@@ -140,7 +140,6 @@ class Worker(ThreadWorker):
             if listener.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_DEFER_ACCEPT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
         util.write_error = refusals.write_error
-        sys.setswitchinterval(SWITCH_SECONDS)
         self.leaving: deque[Connection] = deque()
         super().init_process()
 
@@ -342,6 +341,8 @@ class Worker(ThreadWorker):
         conn.lane = lane
         conn.queued = time.monotonic()
         lane.taken += 1
+        if lane is self.costly:
+            self._pace()
         lane.waiting.append(conn)
         future = lane.threads.submit(self.serve, conn)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
@@ -372,6 +373,8 @@ class Worker(ThreadWorker):
         conn.lane.taken -= 1
         if conn.lane is self.main:
             self._finished += 1
+        elif conn.lane is self.costly:
+            self._pace()
         if not keep:
             self.say_goodbye(conn)
             return
@@ -382,3 +385,7 @@ class Worker(ThreadWorker):
         self._wait(conn, self.keepalived_conns, patience, self.receive)
         if rest:
             self._take(conn, rest)
+
+    def _pace(self) -> None:
+        """Let threads take short turns while a request of the costly lane is here."""
+        sys.setswitchinterval(SHORT_TURN_SECONDS if self.costly.taken else TURN_SECONDS)

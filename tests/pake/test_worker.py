@@ -20,7 +20,7 @@ from tests.faults.test_processes import ask_again_and_again, reload
 from tests.servers import Server, gunicorn, wait_for
 
 APP = """
-import os, pathlib, threading, time
+import os, pathlib, sys, threading, time
 
 def app(environ, start_response):
     if environ["PATH_INFO"] in ("/slow", "/auth/token"):
@@ -32,6 +32,10 @@ def app(environ, start_response):
     if environ["PATH_INFO"] == "/large":
         start_response("200 OK", [("Content-Length", "50000000")])
         return [b"x" * 50_000_000]
+    if environ["PATH_INFO"] == "/turn":
+        body = f"{sys.getswitchinterval():.4f}".encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 """
@@ -146,6 +150,20 @@ def test_sign_ins_take_no_thread_from_others_and_few_wait(tmp_path: Path) -> Non
         for answer in refused:
             assert_problem(answer, 503)
         assert [client.result().status_code for client in sign_ins].count(200) == 3
+
+
+def test_threads_take_short_turns_while_somebody_signs_in(tmp_path: Path) -> None:
+    with slow_app(tmp_path, "--workers=1", "--threads=2") as server:
+        assert server.get("/turn").text == "0.0050"
+        with ThreadPoolExecutor() as clients:
+            answers = [
+                clients.submit(requests.post, server.url + "/auth/token", timeout=30) for _ in range(2)
+            ]
+            wait_for(lambda: [*tmp_path.glob("busy-*")])
+            assert server.get("/turn").text == "0.0010"
+            (tmp_path / "go-on").touch()
+            assert [answer.result().text for answer in answers] == ["ok", "ok"]
+        wait_for(lambda: server.get("/turn").text == "0.0050")
 
 
 def test_a_client_that_does_not_take_its_answer_frees_its_thread(tmp_path: Path) -> None:

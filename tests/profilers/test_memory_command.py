@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,11 +18,15 @@ from tests.servers import Server, environment, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 
+LIGHT = 20.0
+"""Requests a second."""
+
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The shop without a leak, under load."""
-    with shop(tmp_path_factory.mktemp("healthy") / "shop", "bounded_cache") as server, Load(server) as load:
+    """The shop without a leak, under a load as light as those tests need that look at no growth."""
+    folder = tmp_path_factory.mktemp("healthy") / "shop"
+    with shop(folder, "bounded_cache") as server, Load(server, LIGHT) as load:
         wait_for(lambda: load.answers > 20)
         yield server
         assert not load.failures
@@ -191,8 +194,11 @@ def test_two_runs_are_compared_by_line(healthy, tmp_path):
 
 
 def test_a_service_without_profilers_on_is_switched_on_from_standby(tmp_path):
-    with shop(tmp_path / "shop", "module_list", FLASK_PROFILE="standby") as server, Load(server):
-        time.sleep(1)
+    with (
+        shop(tmp_path / "shop", "module_list", FLASK_PROFILE="standby") as server,
+        Load(server, LIGHT) as load,
+    ):
+        wait_for(lambda: load.answers > 20)
         assert not last_samples(server)
         found, _ = measure(server, 10, 2)
         assert {sample["pid"] for sample in found["samples"]} == set(server.workers())
