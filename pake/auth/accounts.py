@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from pake.audit import audit
 from pake.auth.models import Role, SignInAttempts, TokenFamily, User
 from pake.auth.passwords import hash_password, judge, verify_password
+from pake.database import read_connection
 from pake.errors import Problem
 from pake.extensions import db, settings
 
@@ -61,20 +62,22 @@ def require_good_password(password: str, field: str, *context: str | None) -> No
 
 
 def authenticate(username: str, password: str) -> int | None:
-    """The id of the account that this password opens, or None. Commits.
+    """The id of the account that this password opens, or None.
 
-    Two statements for every failure, three for success. Raises Problem 429 when the name is locked.
+    Two statements for every failure, three for success, which the caller commits. Raises Problem 429 when the
+    name is locked.
     """
     name = username.lower()
     digest = _digest(name)
     asked = select(literal(name).label("name"), literal(digest).label("digest")).subquery()
-    row = db.session.execute(
+    statement = (
         select(User.id, User.password_hash, User.disabled, _seconds_locked().label("locked"))
         .select_from(asked)
         .outerjoin(User, User.username == asked.c.name)
         .outerjoin(SignInAttempts, SignInAttempts.name_digest == asked.c.digest)
-    ).one()
-    db.session.commit()  # give the connection back: the hash takes longer than the statement
+    )
+    with read_connection() as connection:  # given back: the hash takes longer than the statement
+        row = connection.execute(statement).one()
     if row.locked:
         audit("sign-in refused: name locked", refused=True, name=digest[:12], user_id=row.id)
         raise _locked(row.locked)
@@ -180,4 +183,3 @@ def _forget_failures(digest: str) -> None:
     if seconds := db.session.scalar(select(_seconds_locked()).where(SignInAttempts.name_digest == digest)):
         db.session.rollback()
         raise _locked(float(seconds))
-    db.session.commit()

@@ -105,6 +105,7 @@ def change_password(json_data: PasswordChange) -> tuple[str, int]:
     if accounts.authenticate(account.username, json_data.current_password.get_secret_value()) is None:
         wrong = {"location": "body", "field": "current_password", "message": "Wrong password."}
         raise Problem(422, "The current password is wrong.", errors=[wrong])
+    db.session.commit()  # before the hash, which takes longer than the statements
     accounts.set_password(account.id, new_password)
     db.session.commit()
     return "", 204

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 
@@ -61,6 +62,14 @@ def test_a_protected_page_takes_one_statement(
 ) -> None:
     assert client.get("/protected", headers=user).status_code == 200
     assert len(statements) == 1
+
+
+def test_a_sign_in_is_one_transaction(app: APIFlask, client: FlaskClient, alice: str) -> None:
+    commits: list[object] = []
+    with app.app_context():
+        sa.event.listen(db.engine, "commit", commits.append)
+    assert sign_in(client, alice).status_code == 200
+    assert len(commits) == 1  # each is a round trip that a thread waits for
 
 
 def test_the_signature_of_a_token_is_worked_out_once(
