@@ -102,6 +102,8 @@ def test_the_docs_page_loads_nothing_and_runs_nothing(client: FlaskClient) -> No
     nonce = policy.split("'nonce-")[1].split("'")[0]
     assert f'<style nonce="{nonce}">' in answer.text
     assert "/auth/token" in answer.text
+    assert "With <code>If-Match</code>, only if" in answer.text
+    assert "`" not in answer.text
 
 
 # ---- probes
