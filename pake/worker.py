@@ -155,8 +155,9 @@ class Worker(ThreadWorker):
     # ---- connections, all in the main thread
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
-        """Look soon again whether to accept while it is left to others."""
+        """Look soon again whether to accept while it is left to others; then set how long a turn is."""
         super().wait_for_and_dispatch_events(timeout if self._accepting else min(timeout or 0, 0.1))
+        sys.setswitchinterval(SHORT_TURN_SECONDS if self.costly.taken else TURN_SECONDS)
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
         """Accept or not. Who has connected when it stops is served; others are refused and do not hang."""
@@ -341,8 +342,6 @@ class Worker(ThreadWorker):
         conn.lane = lane
         conn.queued = time.monotonic()
         lane.taken += 1
-        if lane is self.costly:
-            self._pace()
         lane.waiting.append(conn)
         future = lane.threads.submit(self.serve, conn)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
@@ -373,8 +372,6 @@ class Worker(ThreadWorker):
         conn.lane.taken -= 1
         if conn.lane is self.main:
             self._finished += 1
-        elif conn.lane is self.costly:
-            self._pace()
         if not keep:
             self.say_goodbye(conn)
             return
@@ -385,7 +382,3 @@ class Worker(ThreadWorker):
         self._wait(conn, self.keepalived_conns, patience, self.receive)
         if rest:
             self._take(conn, rest)
-
-    def _pace(self) -> None:
-        """Let threads take short turns while a request of the costly lane is here."""
-        sys.setswitchinterval(SHORT_TURN_SECONDS if self.costly.taken else TURN_SECONDS)

@@ -69,6 +69,15 @@ def _profiles_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("FLASK_PROFILE_STORE", str(tmp_path / "profiles"))
 
 
+class Clock:
+    """A clock that stands still until a test sets it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
 def app(database_url: str) -> Iterator[APIFlask]:
     """The service on a fresh database; pytest-flask's `client` speaks to it."""

@@ -10,18 +10,9 @@ from sqlalchemy.exc import OperationalError
 
 from pake.breaker import PAUSE_SECONDS, Breaker, KnownSilent
 from pake.database import after_each_statement, engine_options
-from tests.pake.conftest import settings
+from tests.pake.conftest import Clock, settings
 
 PATIENCE = 6.0
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -11,18 +11,9 @@ from flask.testing import FlaskClient
 from pake.auth import memory
 from pake.auth.memory import Account, Accounts, Claims, Verified
 from pake.extensions import db
-from tests.pake.conftest import signed_in
+from tests.pake.conftest import Clock, signed_in
 
 SECONDS = 4.0
-
-
-class Clock:
-    """Time that passes when a test says so."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
