@@ -51,6 +51,7 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 keepalive = (
     15  # seconds; longer than a person or a Locust user thinks, so the next request finds the connection
 )
+sendfile = False  # it would go past what pake/connection.py does with an answer
 timeout = 30
 graceful_timeout = 30
 control_socket_disable = True  # its path would be shared by all instances of one user

@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from gunicorn.http import RequestParser
@@ -24,14 +27,68 @@ class Received(Unreader):
         raise NoMoreData
 
 
+class ClientSocket(socket.socket):
+    """A client's socket, that waits for nobody but a client that is slow to take its answer.
+
+    Each system call lets another thread have the interpreter, and costs a wait to have it back. So the head
+    of an answer leaves together with what follows, and Gunicorn's switching between modes does nothing.
+    """
+
+    def __init__(self, accepted: socket.socket, patience: float) -> None:
+        """`patience`: seconds in which what is sent must be taken."""
+        super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
+        super().setblocking(False)
+        self.patience = patience
+        self._begun = False
+        self._head = b""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Stay non-blocking: Gunicorn sets it for threads that read, and none does here."""
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send a part of an answer; keep the first, its head, until the next comes or `end_answer` is called.
+
+        Raises TimeoutError when it is not taken in time.
+        """
+        if not self._begun:
+            self._begun, self._head = True, data
+            return
+        head, self._head = self._head, b""
+        self._send(head + data)
+
+    def end_answer(self) -> None:
+        """Send what was kept. Raises TimeoutError when it is not taken in time."""
+        head, self._head, self._begun = self._head, b"", False
+        if head:
+            self._send(head)
+
+    def close(self) -> None:
+        """End the connection. Gunicorn does after an answer that broke off, in a thread, while the poller may
+        watch the socket; its number must not go to another one before `Connection.close`.
+        """
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            sent = self.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.settimeout(self.patience)
+            super().sendall(memoryview(data)[sent:])
+            super().setblocking(False)
+
+
 class Connection(TConn):
     """A client's connection and the request that it is sending."""
 
+    sock: ClientSocket
     parser: RequestParser
     timeout: float
     """When it has waited for its client long enough, by the monotonic clock."""
 
-    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any, most_body: int) -> None:
+    def __init__(self, cfg: Any, sock: ClientSocket, client: Any, server: Any, most_body: int) -> None:
         super().__init__(cfg, sock, client, server)
         self.data_ready = True
         self.request = Arriving(most_body)
@@ -44,6 +101,10 @@ class Connection(TConn):
         self.lane: Lane
         self.place: deque[Connection] | None = None
         """Where it waits for its client; None while its request waits for a thread or is served."""
+        self.watched = False
+        """Whether the poller tells when its client has sent something."""
+        self.alone = False
+        """Whether nothing has come after the request that is served."""
 
     def init(self) -> None:
         """Give the parser what has arrived."""
@@ -54,6 +115,10 @@ class Connection(TConn):
         self.parser.unreader.unread(bytes(self.request.data))
         self.request.data.clear()
 
+    def close(self, graceful: bool = False) -> None:
+        """Close it for good."""
+        socket.socket.close(self.sock)
+
     def next_request(self) -> bytes:
         """Make ready for another request; what has arrived of it already."""
         self.request = Arriving(self.request.most_body)
@@ -61,25 +126,69 @@ class Connection(TConn):
         return bytes(self.parser.unreader.take_buffered()) if self.initialized else b""
 
 
+Serve = Callable[[Connection], object]
+"""Handle a request of that connection, in a thread; raises nothing."""
+
+
 class Lane:
     """Threads, and the requests that wait for them."""
 
-    def __init__(self, threads: int, most: int, seconds: float) -> None:
-        self.threads = ThreadPoolExecutor(threads)
+    def __init__(
+        self, serve: Callable[[Connection], object], threads: int, most: int, seconds: float
+    ) -> None:
+        """`serve` is called in a thread with each request, unless it was taken out as `late` before."""
+        self.serve = serve
         self.most = most
         self.seconds = seconds
         self.waiting: deque[Connection] = deque()
         self.taken = 0
         """Requests that wait or are served."""
+        self._more: SimpleQueue[bool] = SimpleQueue()
+        """An entry for each request that came to wait; False ends a thread."""
+        self._threads = [Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def full(self) -> bool:
         """Whether one more would wait too long."""
-        return self.taken >= self.most or self.is_late(time.monotonic())
+        return self.taken >= self.most or self._late(time.monotonic()) is not None
 
-    def is_late(self, now: float) -> bool:
-        """Whether the one that came first has waited too long."""
+    def add(self, conn: Connection) -> None:
+        """Let a request wait for a thread."""
+        conn.lane = self
+        conn.queued = time.monotonic()
+        self.taken += 1
+        self.waiting.append(conn)
+        self._more.put(True)
+
+    def late(self, now: float) -> Iterator[Connection]:
+        """Take out those that have waited too long."""
+        while (conn := self._late(now)) is not None:
+            try:
+                self.waiting.remove(conn)
+            except ValueError:  # a thread has just taken it
+                continue
+            self.taken -= 1
+            yield conn
+
+    def shutdown(self, wait: bool = False) -> None:
+        """End the threads when no request waits; Gunicorn calls it and does not wait."""
+        for _ in self._threads:
+            self._more.put(False)
+
+    def _late(self, now: float) -> Connection | None:
+        """The one that came first, if it has waited too long."""
         try:
-            return now - self.waiting[0].queued > self.seconds
-        except IndexError:  # a thread has just taken it
-            return False
+            conn = self.waiting[0]
+        except IndexError:
+            return None
+        return conn if now - conn.queued > self.seconds else None
+
+    def _work(self) -> None:
+        while self._more.get():
+            try:
+                conn = self.waiting.popleft()
+            except IndexError:  # it was late
+                continue
+            self.serve(conn)

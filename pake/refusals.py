@@ -11,8 +11,6 @@ import secrets
 import socket
 from http import HTTPStatus
 
-from gunicorn import util
-
 from pake.errors import MEDIA_TYPE, Problem, body
 from pake.headers import SECURITY
 
@@ -42,5 +40,5 @@ def send(sock: socket.socket, problem: Problem, reason: str | None = None, *, cl
         headers.append(("Retry-After", str(random.randint(1, 3))))  # noqa: S311 - no secret
     reason = reason or HTTPStatus(problem.status).phrase
     lines = [f"HTTP/1.1 {problem.status} {reason}", *(f"{name}: {value}" for name, value in headers)]
-    util.write_nonblock(sock, "\r\n".join([*lines, "", ""]).encode() + content)
+    sock.send("\r\n".join([*lines, "", ""]).encode() + content)
     return request_id

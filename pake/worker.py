@@ -25,7 +25,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +34,7 @@ from gunicorn import util
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker  # type: ignore[attr-defined]
 
 from pake import refusals
-from pake.connection import Connection, Lane
+from pake.connection import ClientSocket, Connection, Lane
 from pake.errors import Problem
 
 log = logging.getLogger("gunicorn.error")
@@ -74,10 +73,6 @@ class Limits:
     """How many of those may wait; more get a 503 at once."""
 
 
-_REFUSED = object()
-"""Instead of a result: the request waited too long, and the poller has answered it."""
-
-
 class Worker(ThreadWorker):
     """gthread whose threads get whole requests, by lanes."""
 
@@ -101,6 +96,7 @@ class Worker(ThreadWorker):
     """When."""
 
     _next_warning = 0.0
+    _next_notice = 0.0
     _closed = False
 
     _held = 0
@@ -141,22 +137,33 @@ class Worker(ThreadWorker):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, self.cfg.keepalive)
         util.write_error = refusals.write_error
         self.leaving: deque[Connection] = deque()
+        self.served: deque[tuple[Connection, bool]] = deque()
         super().init_process()
 
-    def get_thread_pool(self) -> ThreadPoolExecutor:
-        """Make the lanes; the threads of the main one."""
+    def get_thread_pool(self) -> Lane:  # type: ignore[override]
+        """Make the lanes; the main one, for Gunicorn to end."""
         limits, most = self.limits, self._most_connections
         costly = limits.costly_threads
-        self.main = Lane(self.cfg.threads, most, limits.queue_seconds)
-        self.costly = Lane(costly, costly + limits.costly_waiting, limits.queue_seconds)
-        self.probes = Lane(1, most, math.inf)
-        return self.main.threads
+        self.main = Lane(self.serve, self.cfg.threads, most, limits.queue_seconds)
+        self.costly = Lane(self.serve, costly, costly + limits.costly_waiting, limits.queue_seconds)
+        self.probes = Lane(self.serve, 1, most, math.inf)
+        return self.main
+
+    def notify(self) -> None:
+        """Tell the arbiter once a second that this worker lives; Gunicorn does after each event."""
+        now = time.monotonic()
+        if now >= self._next_notice:
+            self._next_notice = now + 1
+            super().notify()
 
     # ---- connections, all in the main thread
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
         """Look soon again whether to accept while it is left to others; then set how long a turn is."""
-        super().wait_for_and_dispatch_events(timeout if self._accepting else min(timeout or 0, 0.1))
+        events = self.poller.select(timeout if self._accepting else min(timeout or 0, 0.1))
+        self.take_back()
+        for key, _ in events:
+            key.data(key.fileobj)
         sys.setswitchinterval(SHORT_TURN_SECONDS if self.costly.taken else TURN_SECONDS)
 
     def set_accept_enabled(self, enabled: bool | None) -> None:
@@ -182,13 +189,24 @@ class Worker(ThreadWorker):
                 raise
             self.nr_conns += 1
             server = listener.getsockname()
+            sock = ClientSocket(sock, self.limits.request_seconds)
             conn = Connection(self.cfg, sock, client, server, self.limits.body_bytes)
-            self._wait(conn, self.keepalived_conns, self.cfg.keepalive, self.receive)
+            self._wait(conn, self.keepalived_conns, self.cfg.keepalive)
             self.receive(conn)  # the kernel handed it over because something is there
         self._accepted = time.monotonic()
         self._finished = 0
 
-    def receive(self, conn: Connection, _sock: object = None) -> None:
+    def ready(self, conn: Connection, _sock: object) -> None:
+        """Its client has sent something, or is gone."""
+        if conn.place is None:  # a request of it waits or is served: what comes now is for later
+            self._unwatch(conn)
+            self.take_back()  # its thread may have thought that it is watched
+        elif conn.place is self.leaving:
+            self._overhear(conn)
+        else:
+            self.receive(conn)
+
+    def receive(self, conn: Connection) -> None:
         """Take what its client has sent."""
         try:
             data = conn.sock.recv(RECEIVE_BYTES)
@@ -221,7 +239,7 @@ class Worker(ThreadWorker):
             return
         if conn.place is not self.pending_conns:
             self._leave(conn)
-            self._wait(conn, self.pending_conns, self.limits.request_seconds, self.receive)
+            self._wait(conn, self.pending_conns, self.limits.request_seconds)
         if conn.request.awaits_continue and not conn.continued:
             conn.continued = True
             with suppress(OSError):
@@ -251,23 +269,21 @@ class Worker(ThreadWorker):
         except OSError:
             self._close(conn)
             return
-        conn.sock.setblocking(False)
         self._release(conn)
         conn.next_request()
-        self._wait(conn, self.keepalived_conns, self.cfg.keepalive, self.receive)
+        self._wait(conn, self.keepalived_conns, self.cfg.keepalive)
 
     def say_goodbye(self, conn: Connection) -> None:
         """Close it as RFC 9112 section 9.6 says, without making others wait as Gunicorn's own way does."""
         self._release(conn)
         try:
-            conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._close(conn)
             return
-        self._wait(conn, self.leaving, GOODBYE_SECONDS, self._overhear)
+        self._wait(conn, self.leaving, GOODBYE_SECONDS)
 
-    def _overhear(self, conn: Connection, _sock: object) -> None:
+    def _overhear(self, conn: Connection) -> None:
         try:
             gone = not conn.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -277,24 +293,24 @@ class Worker(ThreadWorker):
         if gone:
             self._close(conn)
 
-    def _wait(
-        self,
-        conn: Connection,
-        place: deque[Connection],
-        seconds: float,
-        readable: Callable[[Connection, object], None],
-    ) -> None:
+    def _wait(self, conn: Connection, place: deque[Connection], seconds: float) -> None:
         """Wait for its client there, at most so long. The connections of one place have one patience."""
         conn.timeout = time.monotonic() + seconds
         conn.place = place
         place.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(readable, conn))
+        if not conn.watched:
+            conn.watched = True
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.ready, conn))
 
     def _leave(self, conn: Connection) -> None:
-        """No longer wait for its client."""
+        """No longer wait for its client. It stays watched: most send nothing until they have the answer."""
         if conn.place is not None:
             conn.place.remove(conn)
             conn.place = None
+
+    def _unwatch(self, conn: Connection) -> None:
+        if conn.watched:
+            conn.watched = False
             self.poller.unregister(conn.sock)
 
     def _release(self, conn: Connection) -> None:
@@ -305,6 +321,7 @@ class Worker(ThreadWorker):
     def _close(self, conn: Connection) -> None:
         self._leave(conn)
         self._release(conn)
+        self._unwatch(conn)
         self.nr_conns -= 1
         conn.close()
 
@@ -325,9 +342,7 @@ class Worker(ThreadWorker):
         while self.leaving and self.leaving[0].timeout <= now:
             self._close(self.leaving[0])
         for lane in (self.main, self.costly):
-            while lane.is_late(now):
-                conn = lane.waiting.popleft()
-                lane.taken -= 1
+            for conn in lane.late(now):
                 self.turn_away(conn)
 
     # ---- requests
@@ -339,46 +354,48 @@ class Worker(ThreadWorker):
         if lane.full:
             self.turn_away(conn)
             return
-        conn.lane = lane
-        conn.queued = time.monotonic()
-        lane.taken += 1
-        lane.waiting.append(conn)
-        future = lane.threads.submit(self.serve, conn)
-        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+        conn.alone = conn.request.ends_here
+        lane.add(conn)
 
-    def serve(self, conn: Connection) -> object:
-        """Handle a request, in a thread."""
+    def serve(self, conn: Connection) -> None:
+        """Handle a request, in a thread, and hand its connection back.
+
+        The main thread is woken where it has something to do. Most connections go on being watched, and it
+        takes them back when it wakes up for something else, such as their next request.
+        """
         try:
-            conn.lane.waiting.remove(conn)
-        except ValueError:
-            return _REFUSED
-        return self.handle(conn)
+            keep = self.handle(conn)
+        except BaseException:  # SystemExit of a view; the thread goes on
+            log.exception("a request wanted to end its thread")
+            keep = False
+        self.served.append((conn, keep))
+        if not (keep and conn.alone and conn.watched and self._accepting and self.alive):
+            self.method_queue.defer(self.take_back)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:  # type: ignore[override]
         """Call the app."""
         req._expected_100_continue = False  # the body is here
-        conn.sock.settimeout(self.limits.request_seconds)
         try:
-            return bool(super().handle_request(req, conn))
+            keep = super().handle_request(req, conn)
+            conn.sock.end_answer()
         except TimeoutError:
             log.warning("a client did not take its answer within %g s", self.limits.request_seconds)
             return False
+        return bool(keep)
 
-    def finish_request(self, conn: Connection, fs: Future[Any]) -> None:  # type: ignore[override]
-        """Wait for the next request of the connection, or close it."""
-        keep = not fs.cancelled() and fs.exception() is None and fs.result()
-        if keep is _REFUSED:
-            return
-        conn.lane.taken -= 1
-        if conn.lane is self.main:
-            self._finished += 1
-        if not keep:
-            self.say_goodbye(conn)
-            return
-        conn.sock.setblocking(False)
-        self._release(conn)
-        patience = self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER
-        rest = conn.next_request()
-        self._wait(conn, self.keepalived_conns, patience, self.receive)
-        if rest:
-            self._take(conn, rest)
+    def take_back(self) -> None:
+        """Wait for the next request of each connection whose request is served, or close it."""
+        while self.served:
+            conn, keep = self.served.popleft()
+            conn.lane.taken -= 1
+            if conn.lane is self.main:
+                self._finished += 1
+            if not keep:
+                self.say_goodbye(conn)
+                continue
+            self._release(conn)
+            patience = self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER
+            rest = conn.next_request()
+            self._wait(conn, self.keepalived_conns, patience)
+            if rest:
+                self._take(conn, rest)
