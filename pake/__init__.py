@@ -6,6 +6,7 @@ import sys
 
 from apiflask import APIFlask
 from flask import g, request
+from sqlalchemy import event
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from pake import capacity, errors, logs, metrics, replica
@@ -14,7 +15,14 @@ from pake.auth.views import bp as auth
 from pake.breaker import Breaker
 from pake.cli import cli
 from pake.config import Settings, SettingsError, load_settings
-from pake.database import Service, database_url, end_transaction, engine_options, longest_wait
+from pake.database import (
+    Service,
+    begin_transaction,
+    database_url,
+    end_transaction,
+    engine_options,
+    longest_wait,
+)
 from pake.extensions import db, limiter, limiter_config, migrate
 from pake.guard import REQUEST_ID, Guard
 from pake.json import OrjsonProvider
@@ -96,6 +104,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     with app.app_context():
         meters.watch(db.engine)
         breaker.watch(db.engine)
+        event.listen(db.engine, "begin", begin_transaction)
         demand = capacity.Demand(1, settings.workers, settings.database_pool_size)
         capacity.watch(db.engine, demand)
     return app

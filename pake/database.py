@@ -44,6 +44,9 @@ class Connection(connection):
     patience: float = math.inf
     """Seconds to wait for one answer."""
 
+    reading: bool = False
+    """Whether it is lent by `read_connection`."""
+
     told: tuple[Callable[[float], object], ...] = ()
     """Called after each statement with the seconds until its answer."""
 
@@ -132,19 +135,29 @@ def read_connection(engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
 
     By default it is the replica's where the route reads from it (`pake.replica`), else the primary's.
     SQLAlchemy's AUTOCOMMIT would cost a round trip each time to change the isolation level and back; this is
-    psycopg2's own switch, which costs none. Leave the block before anything slow.
+    psycopg2's own switch, which costs none, and stays as it is until `begin_transaction` needs the other.
+    Leave the block before anything slow.
     """
     if engine is None and (reading := g.get("reading")) is not None:
         yield reading
         return
     with (engine or db.engine).connect() as connection:
         driver: Any = connection.connection.driver_connection
-        driver.autocommit = True
+        driver.reading = True
+        if not driver.autocommit:
+            driver.autocommit = True
         try:
             yield connection
         finally:
-            if not driver.closed:
-                driver.autocommit = False
+            driver.reading = False
+
+
+def begin_transaction(connection: sa.Connection) -> None:
+    """For SQLAlchemy's event "begin": what `read_connection` does not lend has transactions again."""
+    driver: Any = connection.connection.driver_connection
+    asked_for = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    if driver.autocommit and not driver.reading and not asked_for:
+        driver.autocommit = False
 
 
 def database_url(settings: Settings) -> str:
@@ -190,6 +203,7 @@ def engine_options(settings: Settings) -> dict[str, object]:
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
         "hide_parameters": True,
+        "skip_autocommit_rollback": True,
         "json_deserializer": orjson.loads,
         "connect_args": {
             "connect_timeout": settings.database_connect_timeout_seconds,
