@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, bindparam, select, true, tuple_
 from sqlalchemy.orm import (
     InstrumentedAttribute,
     Session,
@@ -57,7 +57,7 @@ class Filter:
 
 def get_service(session: Session, service_id: UUID) -> ServiceRegistry | None:
     """One service alone. 1 statement."""
-    return _one(session, service_id)
+    return session.scalar(_SERVICE, {"service_id": service_id})
 
 
 def get_service_with_health_checks(
@@ -92,7 +92,7 @@ def get_service_with_all_relationships(
             selectinload(ServiceRegistry.health_checks),
             selectinload(ServiceRegistry.metrics),
         )
-    service = _one(session, service_id)
+    service = get_service(session, service_id)
     if service is not None:
         _load_newest(session, [service], ServiceRegistry.health_checks, history_limit)
         _load_newest(session, [service], ServiceRegistry.metrics, history_limit)
@@ -179,9 +179,13 @@ def list_history(
     return session.scalars(statement.where(history.service_id == service_id)).all()
 
 
+_SERVICE = select(ServiceRegistry).where(ServiceRegistry.service_id == bindparam("service_id"))
+"""Made once: a tenth of the route's time was making it."""
+
+
 def _one(session: Session, service_id: UUID, *options: ORMOption) -> ServiceRegistry | None:
-    statement = select(ServiceRegistry).where(ServiceRegistry.service_id == service_id)
-    return session.scalars(statement.options(*options)).unique().one_or_none()
+    found = session.scalars(_SERVICE.options(*options), {"service_id": service_id})
+    return found.unique().one_or_none()
 
 
 def _one_with_newest(
@@ -189,13 +193,9 @@ def _one_with_newest(
 ) -> ServiceRegistry | None:
     newest, order = _newest(history, limit)
     statement = (
-        select(ServiceRegistry)
-        .outerjoin(newest, true())
-        .where(ServiceRegistry.service_id == service_id)
-        .options(contains_eager(history.of_type(newest)))
-        .order_by(*order)
+        _SERVICE.outerjoin(newest, true()).options(contains_eager(history.of_type(newest))).order_by(*order)
     )
-    return session.scalars(statement).unique().one_or_none()
+    return session.scalars(statement, {"service_id": service_id}).unique().one_or_none()
 
 
 def _load_newest(
