@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import random
 import time
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gevent
+import orjson
 from gevent import GreenletExit
 from locust import FastHttpUser
+from locust.env import Environment
 from locust.exception import StopUser
 
 from locustfiles import arrivals
@@ -55,6 +56,10 @@ class Persona(FastHttpUser):
     """In the open model: when the journey that begins next was to begin, by `time.monotonic()`."""
 
     _turn: ClassVar[itertools.count[int]] = itertools.count()
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.client.client.cookiejar = None  # the service sets none, and looking for them costs
 
     def on_start(self) -> None:
         """Sign in, prepare, and in the open model wait for a journey that is due."""
@@ -165,7 +170,7 @@ class Persona(FastHttpUser):
             answer: Json = {}
             if response.content:
                 try:
-                    answer = json.loads(response.content)
+                    answer = orjson.loads(response.content)
                 except ValueError:
                     response.failure("the body is not JSON")
                     return {}
@@ -225,5 +230,5 @@ def _accounts() -> Json:
         raise StopUser(
             f"{ACCOUNTS} is not set: name a JSON file of accounts, as `python -m locustfiles` writes"
         )
-    accounts: Json = json.loads(Path(path).read_text(encoding="utf-8"))
+    accounts: Json = orjson.loads(Path(path).read_bytes())
     return accounts
