@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import shutil
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -250,6 +251,7 @@ class Meters:
 
 _N_PLUS_ONE = ("route", "relationship", "cause")
 _PROCESS = "pake_worker_process_id"
+_TRIES = 20
 
 
 def _route() -> str:
@@ -265,12 +267,21 @@ class _Workers(Collector):
     def collect(self) -> Iterable[Metric]:
         """What Prometheus is given."""
         processes: dict[str, int] = {}
-        for metric in self._collect():
+        for metric in self._whole():
             if metric.name == _PROCESS:
                 processes = {each.labels.get("pid", "0"): int(each.value) for each in metric.samples}
             else:
                 yield metric
         yield from _of_workers(processes)
+
+    def _whole(self) -> list[Metric]:
+        """The instruments. A worker that begins has a file that is empty for a moment: then read again."""
+        for _ in range(_TRIES - 1):
+            try:
+                return list(self._collect())
+            except struct.error:
+                time.sleep(0.01)
+        return list(self._collect())
 
 
 def _of_workers(processes: dict[str, int]) -> Iterable[Metric]:

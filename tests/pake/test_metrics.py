@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -165,6 +166,19 @@ def answered(server: Server) -> float:
 
 def files(server: Server) -> set[str]:
     return {path.name for path in server.folder.glob("instance/metrics-*/*")}
+
+
+def test_a_scrape_waits_for_a_worker_that_is_just_making_its_files(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, DATABASE_URL=UNREACHABLE, WEB_CONCURRENCY="1") as server:
+        (folder,) = tmp_path.glob("instance/metrics-*")
+        made = folder / "counter_7.db"
+        made.touch()  # as prometheus_client does, before it gives it a size
+        fill = threading.Timer(0.05, made.write_bytes, [bytes([8]) + bytes(4095)])
+        fill.start()
+        assert total(server.get("/metrics").text, "pake_worker_cpu_seconds_total", worker="0") > 0
+        fill.join()
+        made.write_bytes(b"")  # one that stays empty is no accident, and is not passed over
+        assert server.get("/metrics").status_code == 500
 
 
 RECYCLES = int(os.environ.get("METRICS_RECYCLES", "5"))
