@@ -83,8 +83,8 @@ perf-comment: ## Post that page to a pull request, in place of the one before (i
 perf-gather perf-comment: perf-%:
 	@$(PYTHON) -m locustfiles.publish $*
 
-# One more than there are cores: many tests wait for processes that they started.
-TESTERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+# Two more than there are cores: many tests wait for processes that they started.
+TESTERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 
 .PHONY: test
 test: $(TEST) ## Run the whole test suite on real PostgreSQL

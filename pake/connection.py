@@ -76,8 +76,10 @@ class ClientSocket(socket.socket):
             sent = 0
         if sent < len(data):
             self.settimeout(self.patience)
-            super().sendall(memoryview(data)[sent:])
-            super().setblocking(False)
+            try:
+                super().sendall(memoryview(data)[sent:])
+            finally:
+                super().setblocking(False)
 
 
 class Connection(TConn):
@@ -133,10 +135,7 @@ Serve = Callable[[Connection], object]
 class Lane:
     """Threads, and the requests that wait for them."""
 
-    def __init__(
-        self, serve: Callable[[Connection], object], threads: int, most: int, seconds: float
-    ) -> None:
-        """`serve` is called in a thread with each request, unless it was taken out as `late` before."""
+    def __init__(self, serve: Serve, threads: int, most: int, seconds: float) -> None:
         self.serve = serve
         self.most = most
         self.seconds = seconds

@@ -44,8 +44,8 @@ class Connection(connection):
     patience: float = math.inf
     """Seconds to wait for one answer."""
 
-    reading: bool = False
-    """Whether it is lent by `read_connection`."""
+    autonomous: bool = False
+    """Whether it is lent by `autocommit`."""
 
     told: tuple[Callable[[float], object], ...] = ()
     """Called after each statement with the seconds until its answer."""
@@ -130,33 +130,39 @@ class Service(APIFlask):
 
 
 @contextmanager
-def read_connection(engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
-    """A connection for reading outside the request's transaction: its statements are all that travels.
+def autocommit(engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
+    """A connection outside the request's transaction: a statement is a transaction, and all that travels.
 
-    By default it is the replica's where the route reads from it (`pake.replica`), else the primary's.
     SQLAlchemy's AUTOCOMMIT would cost a round trip each time to change the isolation level and back; this is
     psycopg2's own switch, which costs none, and stays as it is until `begin_transaction` needs the other.
     Leave the block before anything slow.
     """
-    if engine is None and (reading := g.get("reading")) is not None:
-        yield reading
-        return
     with (engine or db.engine).connect() as connection:
         driver: Any = connection.connection.driver_connection
-        driver.reading = True
+        driver.autonomous = True
         if not driver.autocommit:
             driver.autocommit = True
         try:
             yield connection
         finally:
-            driver.reading = False
+            driver.autonomous = False
+
+
+@contextmanager
+def read_connection() -> Iterator[sa.Connection]:
+    """A connection for reading: the replica's where the route reads from it (`pake.replica`)."""
+    if (reading := g.get("reading")) is not None:
+        yield reading
+        return
+    with autocommit() as connection:
+        yield connection
 
 
 def begin_transaction(connection: sa.Connection) -> None:
-    """For SQLAlchemy's event "begin": what `read_connection` does not lend has transactions again."""
+    """For SQLAlchemy's event "begin": what `autocommit` does not lend has transactions again."""
     driver: Any = connection.connection.driver_connection
     asked_for = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-    if driver.autocommit and not driver.reading and not asked_for:
+    if driver.autocommit and not driver.autonomous and not asked_for:
         driver.autocommit = False
 
 

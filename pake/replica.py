@@ -26,7 +26,7 @@ from pake.auth.models import User
 from pake.auth.tokens import current_account
 from pake.breaker import Breaker, KnownSilent
 from pake.config import Settings
-from pake.database import engine_options, longest_wait, read_connection
+from pake.database import autocommit, engine_options, longest_wait
 from pake.extensions import db
 from pake.metrics import meters
 
@@ -78,12 +78,12 @@ class Replica:
     def read(self, view: Callable[[], Any]) -> Any:
         """The view's answer: from the standby, unless it cannot give a right one."""
         user_id = current_account().id
-        with read_connection() as connection:
+        with autocommit() as connection:
             writes = connection.scalar(_WRITES, {"user_id": user_id}) or 0
         outcome = "away"
         try:
             self._breaker.ask()
-            with read_connection(self.engine) as connection:
+            with autocommit(self.engine) as connection:
                 standby, behind, replayed = connection.execute(_STATE, {"user_id": user_id}).one()
                 if not standby:
                     self._breaker.silent()

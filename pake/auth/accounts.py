@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from pake.audit import audit
 from pake.auth.models import Role, SignInAttempts, TokenFamily, User
 from pake.auth.passwords import hash_password, judge, verify_password
-from pake.database import read_connection
+from pake.database import autocommit
 from pake.errors import Problem
 from pake.extensions import db, settings
 
@@ -64,8 +64,7 @@ def require_good_password(password: str, field: str, *context: str | None) -> No
 def authenticate(username: str, password: str) -> int | None:
     """The id of the account that this password opens, or None.
 
-    Two statements for every failure, three for success, which the caller commits. Raises Problem 429 when the
-    name is locked.
+    Two statements, each a transaction of its own. Raises Problem 429 when the name is locked.
     """
     name = username.lower()
     digest = _digest(name)
@@ -76,7 +75,7 @@ def authenticate(username: str, password: str) -> int | None:
         .outerjoin(User, User.username == asked.c.name)
         .outerjoin(SignInAttempts, SignInAttempts.name_digest == asked.c.digest)
     )
-    with read_connection() as connection:  # given back: the hash takes longer than the statement
+    with autocommit() as connection:  # given back: the hash takes longer than the statement
         row = connection.execute(statement).one()
     if row.locked:
         audit("sign-in refused: name locked", refused=True, name=digest[:12], user_id=row.id)
@@ -159,27 +158,25 @@ def _locked(seconds: float) -> Problem:
 
 def _count_failure(digest: str) -> None:
     row = postgresql.insert(SignInAttempts).values(name_digest=digest, failures=1, last_failure_at=func.now())
-    failures = db.session.scalar(
-        row.on_conflict_do_update(
-            index_elements=[SignInAttempts.name_digest],
-            set_={
-                "failures": case((_recent(), SignInAttempts.failures + 1), else_=1),
-                "last_failure_at": func.now(),
-            },
-        ).returning(SignInAttempts.failures)
-    )
-    db.session.commit()
+    counted = row.on_conflict_do_update(
+        index_elements=[SignInAttempts.name_digest],
+        set_={
+            "failures": case((_recent(), SignInAttempts.failures + 1), else_=1),
+            "last_failure_at": func.now(),
+        },
+    ).returning(SignInAttempts.failures)
+    with autocommit() as connection:
+        failures = connection.scalar(counted)
     if failures and failures > settings.sign_in_attempts:  # several at once got past the first look
         raise _locked(settings.sign_in_lock_seconds)
 
 
 def _forget_failures(digest: str) -> None:
     """A right password ends the row of wrong ones, unless others locked the name while it was hashed."""
-    cleared = delete(SignInAttempts).where(
-        SignInAttempts.name_digest == digest,
-        or_(SignInAttempts.failures < settings.sign_in_attempts, ~_recent()),
-    )
-    db.session.execute(cleared)
-    if seconds := db.session.scalar(select(_seconds_locked()).where(SignInAttempts.name_digest == digest)):
-        db.session.rollback()
+    of_name = SignInAttempts.name_digest == digest
+    unlocked = or_(SignInAttempts.failures < settings.sign_in_attempts, ~_recent())
+    forgotten = delete(SignInAttempts).where(of_name, unlocked).cte("forgotten")
+    with autocommit() as connection:
+        seconds = connection.scalar(select(_seconds_locked()).where(of_name).add_cte(forgotten))
+    if seconds:
         raise _locked(float(seconds))

@@ -30,7 +30,7 @@ from pake.auth.keys import Keys
 from pake.auth.memory import Account, Accounts, Claims, Verified
 from pake.auth.models import Role, TokenFamily, User
 from pake.config import Settings
-from pake.database import read_connection
+from pake.database import autocommit
 from pake.errors import Problem, answer
 from pake.extensions import db, jwt, settings
 
@@ -77,13 +77,13 @@ def init_app(app: Flask, options: Settings) -> None:
 
 
 def open_family(user_id: int) -> TokenPair:
-    """Begin a family with fresh tokens. The caller commits."""
+    """Begin a family with fresh tokens. Commits: one statement."""
     family_id, refresh_jti = secrets.token_hex(16), str(uuid.uuid4())
-    db.session.execute(
-        insert(TokenFamily).values(
-            id=family_id, user_id=user_id, refresh_jti=refresh_jti, expires_at=_family_end()
-        )
+    family = insert(TokenFamily).values(
+        id=family_id, user_id=user_id, refresh_jti=refresh_jti, expires_at=_family_end()
     )
+    with autocommit() as connection:
+        connection.execute(family)
     return _pair(user_id, family_id, refresh_jti, fresh=True)
 
 
@@ -241,7 +241,7 @@ def _find_account(user_id: int, family_id: str) -> Account | None:
 
 def _ask(families: Iterable[str]) -> dict[str, Account]:
     """The accounts of those families that have not ended. One statement."""
-    with read_connection() as connection:
+    with autocommit() as connection:
         rows = connection.execute(_ACCOUNTS, {"families": list(families)})
         return {row.family_id: Account(*row) for row in rows}
 

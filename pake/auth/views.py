@@ -48,7 +48,6 @@ def sign_in(form_data: SignIn) -> Tokens:
             headers={"WWW-Authenticate": 'Bearer realm="pake"'},
         )
     pair = tokens.open_family(user_id)
-    db.session.commit()
     audit("signed in", user_id=user_id)
     return _tokens(pair)
 
@@ -105,7 +104,6 @@ def change_password(json_data: PasswordChange) -> tuple[str, int]:
     if accounts.authenticate(account.username, json_data.current_password.get_secret_value()) is None:
         wrong = {"location": "body", "field": "current_password", "message": "Wrong password."}
         raise Problem(422, "The current password is wrong.", errors=[wrong])
-    db.session.commit()  # before the hash, which takes longer than the statements
     accounts.set_password(account.id, new_password)
     db.session.commit()
     return "", 204

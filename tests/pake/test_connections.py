@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from apiflask import APIFlask
 from sqlalchemy.exc import ProgrammingError
 
-from pake.database import read_connection
+from pake.database import autocommit, read_connection
 from pake.extensions import db
 
 
@@ -42,10 +42,10 @@ def test_a_transaction_after_a_read_can_be_rolled_back(read: Any) -> None:
         db.session.execute(sa.text("SELECT * FROM never"))
 
 
-def test_a_read_after_a_transaction_is_outside_of_any(read: Any) -> None:
+def test_autocommit_after_a_transaction_is_outside_of_any(read: Any) -> None:
     db.session.execute(sa.text("CREATE TABLE once (id int)"))
     db.session.commit()
-    with read_connection() as connection:
+    with autocommit() as connection:
         assert connection.connection.driver_connection is read
         connection.execute(sa.text("INSERT INTO once VALUES (1)"))
     db.session.rollback()

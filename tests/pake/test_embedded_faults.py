@@ -53,7 +53,10 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def alive(pid: int | None) -> bool:
-    return Path(f"/proc/{pid}/stat").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended while its file was open
+        return False
 
 
 def pids(folder: Path) -> tuple[int, int]:

@@ -21,8 +21,8 @@ def alive(pid: int | None) -> bool:
 
 
 def both_workers(server: Server) -> list[int]:
-    """The process ids of the two workers, once both are there."""
-    wait_for(lambda: len(server.workers()) == 2)
+    """The process ids of the two workers, once both have read their settings."""
+    wait_for(lambda: server.get("/metrics").text.count("\npake_worker_start_time_seconds{") == 2)
     return server.workers()
 
 
