@@ -252,26 +252,18 @@ def test_a_client_that_leaves_while_it_is_served_harms_nobody(tmp_path: Path) ->
         assert server.workers() == workers
 
 
-def test_an_answer_that_breaks_off_ends_its_connection_and_nothing_else(tmp_path: Path) -> None:
-    with slow_app(tmp_path, "--workers=1", "--threads=1") as server:
-        workers = server.workers()
-        for _ in range(5):
-            with pytest.raises(requests.RequestException):
-                server.get("/broken")
-            assert server.get("/").text == "ok"
-        assert server.workers() == workers
-        assert "in the middle" in server.log
-
-
-def test_a_view_that_exits_ends_no_thread(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("path", "logged"), [("/broken", "in the middle"), ("/exit", "of a view")])
+def test_a_request_that_breaks_off_ends_its_connection_and_nothing_else(
+    tmp_path: Path, path: str, logged: str
+) -> None:
     with slow_app(tmp_path, "--workers=1", "--threads=1") as server:
         workers = server.workers()
         for _ in range(3):
             with pytest.raises(requests.RequestException):
-                server.get("/exit")
+                server.get(path)
             assert server.get("/").text == "ok"
         assert server.workers() == workers
-        assert "of a view" in server.log
+        assert logged in server.log
 
 
 COUNTED = """
