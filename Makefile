@@ -1,7 +1,7 @@
 # Every command a person types. `make` alone lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-# pyenv builds a Python without its optimisations unless told otherwise, and the service costs a sixth more with it. The
+# pyenv builds a Python without its optimisations unless told otherwise, and the service costs a fifth more with it. The
 # system's is built with them, and taken instead if it is new enough and can make an environment.
 PYTHON ?= $(shell if python3 -c 'import sysconfig as s; assert "--enable-optimizations" in s.get_config_var("CONFIG_ARGS")' 2> /dev/null; \
   then echo python3; elif /usr/bin/python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 11)' 2> /dev/null; \
