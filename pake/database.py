@@ -161,9 +161,9 @@ def read_connection() -> Iterator[sa.Connection]:
 def begin_transaction(connection: sa.Connection) -> None:
     """For SQLAlchemy's event "begin": what `autocommit` does not lend has transactions again."""
     driver: Any = connection.connection.driver_connection
-    asked_for = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-    if driver.autocommit and not driver.autonomous and not asked_for:
-        driver.autocommit = False
+    if driver.autocommit and not driver.autonomous:
+        asked_for = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        driver.autocommit = asked_for
 
 
 def database_url(settings: Settings) -> str:
